@@ -1,0 +1,208 @@
+/**
+ * The one pump between two devices: skips what reads as zeroes, finds zeroes in data, keeps several chunks in flight. Convert,
+ * commit, stream, backup and restore are calls of this.
+ */
+
+import { breathe } from '../base/breathe.ts'
+import { divideUp, isZero, roundDown, roundUp } from '../base/bytes.ts'
+import { UsageError } from '../base/errors.ts'
+import type { LongWork } from '../base/progress.ts'
+import type { BlockDevice } from './device.ts'
+import { type Part, type PartSource, PartWalk, partsOf } from './walk.ts'
+
+const MIB = 1024 * 1024
+/** Zeroes are written in steps of this, so that an abort is heard. */
+const ZERO_STEP = 1024 * MIB
+
+/** How a copy goes. */
+export interface CopyOptions extends LongWork {
+  /**
+   * The shortest run of zeroes that is not written as data, in bytes, as `qemu-img convert -S`; 4096 where left out. 0 looks for no
+   * zeroes at all and writes every byte.
+   */
+  readonly zeroDetect?: number
+  /** The target reads as zeroes already, so zeroes need no write. */
+  readonly targetIsZero?: boolean
+  /** Bytes per read and write; 1 MiB where left out. */
+  readonly chunkSize?: number
+  /** How many chunks are under way at a time; 4 where left out. With 1, writes come strictly in order. */
+  readonly inFlight?: number
+  /**
+   * What to copy, instead of the source's extents. Edges that are not aligned to the target's preferred block are widened over
+   * their neighbours, `skip` too, with the bytes that the source reads there.
+   */
+  readonly parts?: PartSource
+  /** Stores a chunk of data, instead of `target.write`; a chunk begins at a multiple of the target's preferred block. */
+  readonly write?: (offset: number, source: Uint8Array) => Promise<void>
+}
+
+/** What became of the bytes. */
+export interface CopyResult {
+  /** Bytes written as data. */
+  readonly written: number
+  /** Bytes of zeroes, written as such or left since the target had them. */
+  readonly zeroes: number
+  /** Bytes left alone because `parts` said so. */
+  readonly skipped: number
+}
+
+/**
+ * Copies `source` over the first `source.size` bytes of `target`; what follows in a larger target stays. Does not flush. When it
+ * rejects, any part may have been written; all requests have ended.
+ */
+export async function copy(
+  source: BlockDevice,
+  target: BlockDevice,
+  options: CopyOptions = {},
+): Promise<CopyResult> {
+  if (target.size < source.size) {
+    throw new UsageError(
+      'TARGET_TOO_SMALL',
+      `target of ${target.size} bytes is smaller than the source of ${source.size} bytes`,
+      { context: { sourceSize: source.size, targetSize: target.size } },
+    )
+  }
+  return new Pump(source, target, options).run()
+}
+
+/** One copy under way: workers take turns at the next task, each with a buffer of its own. */
+class Pump {
+  readonly #source: BlockDevice
+  readonly #target: BlockDevice
+  readonly #options: CopyOptions
+  readonly #write: (offset: number, source: Uint8Array) => Promise<void>
+  readonly #granule: number
+  readonly #chunkSize: number
+  readonly #detect: boolean
+  readonly #walk: PartWalk
+  /** The turn at `#walk`: what the next worker waits for. */
+  #turn: Promise<unknown> = Promise.resolve()
+  #failure: { readonly error: unknown } | undefined
+  #written = 0
+  #zeroes = 0
+  #skipped = 0
+
+  constructor(source: BlockDevice, target: BlockDevice, options: CopyOptions) {
+    const zeroDetect = options.zeroDetect ?? 4096
+    this.#source = source
+    this.#target = target
+    this.#options = options
+    this.#write = options.write ?? ((offset, bytes) => target.write(offset, bytes))
+    this.#detect = zeroDetect > 0
+    this.#granule = roundUp(Math.max(zeroDetect, 1), target.blockSizes.preferred)
+    const chunkSize = Math.min(options.chunkSize ?? MIB, target.blockSizes.maximum)
+    this.#chunkSize = Math.max(roundDown(chunkSize, this.#granule), this.#granule)
+    const all: PartSource = async (offset, length) => [{ offset, length, kind: 'data' }]
+    const parts = options.parts ?? (this.#detect ? partsOf(source) : all)
+    this.#walk = new PartWalk(parts, source.size)
+  }
+
+  async run(): Promise<CopyResult> {
+    const { signal, inFlight = 4 } = this.#options
+    signal?.throwIfAborted()
+    this.#report()
+    const workerCount = Math.max(
+      1,
+      Math.min(inFlight, divideUp(this.#source.size, this.#chunkSize)),
+    )
+    await Promise.all(Array.from({ length: workerCount }, () => this.#work()))
+    if (this.#failure !== undefined) throw this.#failure.error
+    return { written: this.#written, zeroes: this.#zeroes, skipped: this.#skipped }
+  }
+
+  async #work(): Promise<void> {
+    let buffer: Uint8Array | undefined
+    try {
+      while (this.#failure === undefined) {
+        const task = await this.#take()
+        if (task === undefined || this.#failure !== undefined) return
+        if (task.kind === 'data') {
+          buffer ??= new Uint8Array(this.#chunkSize)
+          await this.#copyData(task, buffer.subarray(0, task.length))
+        } else if (task.kind === 'skip') {
+          this.#skipped += task.length
+        } else {
+          await this.#putZeroes(task.offset, task.length)
+        }
+        this.#report()
+        await breathe(this.#options.signal)
+      }
+    } catch (error) {
+      this.#failure ??= { error }
+    }
+  }
+
+  /** The next piece of work, one asker at a time. */
+  #take(): Promise<Part | undefined> {
+    const turn = this.#turn.then(() => this.#next())
+    this.#turn = turn.catch(() => {})
+    return turn
+  }
+
+  async #next(): Promise<Part | undefined> {
+    const walk = this.#walk
+    const part = await walk.peek()
+    if (part === undefined) return undefined
+    const size = this.#source.size
+    const end = part.offset + part.length
+    let kind = part.kind
+    let stop: number
+    if (kind === 'data') {
+      stop = Math.min(roundUp(end, this.#granule), this.#chunkEnd(part.offset))
+    } else {
+      const step = kind === 'skip' ? part.length : ZERO_STEP
+      stop = Math.min(end, part.offset + step)
+      if (stop < size) stop = roundDown(stop, this.#granule)
+      if (stop <= part.offset) {
+        // Less than a block of it, so the block goes as data, whatever else lies in it.
+        kind = 'data'
+        stop = roundUp(part.offset + 1, this.#granule)
+      }
+    }
+    stop = Math.min(stop, size)
+    walk.moveTo(stop)
+    return { offset: part.offset, length: stop - part.offset, kind }
+  }
+
+  /** Chunks end at multiples of their size, so that a block of the target is never cut. */
+  #chunkEnd(offset: number): number {
+    return roundDown(offset, this.#chunkSize) + this.#chunkSize
+  }
+
+  async #copyData(task: Part, bytes: Uint8Array): Promise<void> {
+    await this.#source.read(task.offset, bytes)
+    if (!this.#detect) return this.#putData(task.offset, bytes)
+    let at = 0
+    while (at < bytes.length) {
+      const zero = this.#blockIsZero(bytes, at)
+      let stop = Math.min(at + this.#granule, bytes.length)
+      while (stop < bytes.length && this.#blockIsZero(bytes, stop) === zero) {
+        stop = Math.min(stop + this.#granule, bytes.length)
+      }
+      if (zero) await this.#putZeroes(task.offset + at, stop - at)
+      else await this.#putData(task.offset + at, bytes.subarray(at, stop))
+      at = stop
+    }
+  }
+
+  #blockIsZero(bytes: Uint8Array, at: number): boolean {
+    return isZero(bytes, at, Math.min(at + this.#granule, bytes.length))
+  }
+
+  async #putData(offset: number, bytes: Uint8Array): Promise<void> {
+    await this.#write(offset, bytes)
+    this.#written += bytes.length
+  }
+
+  async #putZeroes(offset: number, length: number): Promise<void> {
+    if (!this.#options.targetIsZero) {
+      await this.#target.writeZeroes(offset, length, { mayDiscard: true })
+    }
+    this.#zeroes += length
+  }
+
+  #report(): void {
+    const done = this.#written + this.#zeroes + this.#skipped
+    this.#options.onProgress?.({ done, total: this.#source.size })
+  }
+}

@@ -1,0 +1,201 @@
+/**
+ * Copies what one or several devices read as into another image: into a new one (new-image.ts), or over one that exists. With
+ * a backing file for the target only what differs from it is stored. Opening the sources and reading options is for the caller.
+ */
+
+import { isZero, rangesEqual, roundDown } from '../base/bytes.ts'
+import type { LongWork } from '../base/progress.ts'
+import {
+  type BlockDevice,
+  type CopyResult,
+  copy,
+  type Part,
+  type PartSource,
+  partsOf,
+} from '../block/index.ts'
+import type { Mapping } from '../qcow2/index.ts'
+import { NewImage, type NewImageOptions } from './new-image.ts'
+
+const CHUNK_SIZE = 1024 * 1024
+const IN_FLIGHT = 4
+
+/** Where the bytes go. */
+export interface ConvertTarget {
+  readonly device: BlockDevice
+  /** Whether it reads as zeroes wherever nothing was written, so that zeroes need no write. */
+  readonly isZero: boolean
+  /** Stores whole clusters compressed, in place of `device.write`; the unit in which `write` is called then. */
+  readonly compress?: {
+    readonly clusterSize: number
+    write(offset: number, source: Uint8Array): Promise<void>
+  }
+}
+
+/** What a copy may leave to the target's backing. */
+export interface Unchanged {
+  /** What the target reads as where it holds nothing. */
+  readonly backing: BlockDevice
+  /**
+   * Where the source stands on the same backing: what its own layer holds. Then nothing needs to be compared; without it the
+   * source is compared with `backing`.
+   */
+  readonly map?: (offset: number, length: number) => Promise<Mapping>
+}
+
+/** How a conversion goes. */
+export interface ConvertOptions extends LongWork {
+  /** The shortest run of zeroes, in bytes, that is not stored as data; 4096 where left out, 0 stores everything. */
+  readonly sparseSize?: number
+  readonly unchanged?: Unchanged | undefined
+  /** How many chunks are under way at a time; with 1, writes come strictly in order. */
+  readonly inFlight?: number
+  /** Bytes a second that may be written; as many as possible where left out. */
+  readonly rateLimit?: number | undefined
+}
+
+/** Copies `source` over the first bytes of the target, which must be large enough. Does not flush. */
+export async function convertInto(
+  source: BlockDevice,
+  target: ConvertTarget,
+  options: ConvertOptions = {},
+): Promise<CopyResult> {
+  const { sparseSize = 4096, unchanged, signal, onProgress } = options
+  const { compress, device } = target
+  const store = compress === undefined ? undefined : inClusters(compress)
+  const limited = options.rateLimit
+    ? limitRate(store ?? ((offset, bytes) => device.write(offset, bytes)), options.rateLimit)
+    : store
+  return copy(source, device, {
+    // Zeroes inside a compressed cluster are compressed with it.
+    zeroDetect: sparseSize === 0 ? 0 : Math.max(sparseSize, compress?.clusterSize ?? 0),
+    targetIsZero: target.isZero && unchanged === undefined,
+    chunkSize: CHUNK_SIZE,
+    inFlight: options.inFlight ?? IN_FLIGHT,
+    signal,
+    onProgress,
+    ...(limited === undefined ? {} : { write: limited }),
+    ...(unchanged === undefined ? {} : { parts: changedParts(source, unchanged) }),
+  })
+}
+
+/** Creates an image as large as `source`, fills it and gives it its name; where it rejects nothing is left of it. */
+export async function convertToNew(
+  source: BlockDevice,
+  target: Omit<NewImageOptions, 'size'>,
+  options: ConvertOptions & { readonly compress?: boolean } = {},
+): Promise<CopyResult> {
+  await using made = await NewImage.create({ ...target, size: source.size })
+  const { image } = made
+  const compress =
+    options.compress === true && image !== undefined
+      ? {
+          clusterSize: image.geometry.clusterSize,
+          write: (offset: number, bytes: Uint8Array) => image.writeCompressed(offset, bytes),
+        }
+      : undefined
+  const result = await convertInto(
+    source,
+    { device: made.device, isZero: made.isZero, ...(compress === undefined ? {} : { compress }) },
+    options,
+  )
+  await made.finish()
+  return result
+}
+
+/** Cuts a write into clusters, several of which are compressed at a time. */
+function inClusters({ clusterSize, write }: NonNullable<ConvertTarget['compress']>) {
+  return async (offset: number, source: Uint8Array): Promise<void> => {
+    const under: Promise<void>[] = []
+    for (let at = 0; at < source.length; at += clusterSize) {
+      under.push(write(offset + at, source.subarray(at, at + clusterSize)))
+    }
+    // All have ended before one is reported, so that no buffer is in use afterwards.
+    const ends = await Promise.allSettled(under)
+    for (const end of ends) if (end.status === 'rejected') throw end.reason
+  }
+}
+
+function limitRate(
+  write: (offset: number, source: Uint8Array) => Promise<void>,
+  bytesPerSecond: number,
+) {
+  const start = performance.now()
+  let promised = 0
+  return async (offset: number, source: Uint8Array): Promise<void> => {
+    promised += source.length
+    const waitMs = (promised * 1000) / bytesPerSecond - (performance.now() - start)
+    await write(offset, source)
+    if (waitMs > 0) await new Promise((resolve) => setTimeout(resolve, waitMs))
+  }
+}
+
+/** What of `source` the target does not have from its backing. */
+function changedParts(source: BlockDevice, { backing, map }: Unchanged): PartSource {
+  return map === undefined ? comparedParts(source, backing) : mappedParts(map, backing.size)
+}
+
+/** Source and target stand on the same backing: what the source's own layer does not hold is there already. */
+function mappedParts(map: NonNullable<Unchanged['map']>, backingSize: number): PartSource {
+  return async (offset, length) => {
+    const mapping = await map(offset, length)
+    const kind = mapping.kind === 'unallocated' ? 'skip' : mapping.kind === 'zero' ? 'zero' : 'data'
+    // Past the end of the backing the target reads as zeroes by itself.
+    const past = kind === 'zero' && offset >= backingSize
+    const end =
+      kind === 'zero' && !past
+        ? Math.min(offset + mapping.length, backingSize)
+        : offset + mapping.length
+    return [{ offset, length: end - offset, kind: past ? 'skip' : kind }]
+  }
+}
+
+/** Reads both where they can differ. */
+function comparedParts(source: BlockDevice, backing: BlockDevice): PartSource {
+  const sourceParts = partsOf(source)
+  const backingParts = partsOf(backing)
+  const buffers = [new Uint8Array(CHUNK_SIZE), new Uint8Array(CHUNK_SIZE)] as const
+  const first = async (ask: PartSource, size: number, offset: number, length: number) => {
+    if (offset >= size) return { offset, length, kind: 'hole' } as const
+    const [part] = await ask(offset, Math.min(length, size - offset))
+    return part!
+  }
+  return async (offset, length) => {
+    const ours = await first(sourceParts, source.size, offset, length)
+    const theirs = await first(backingParts, backing.size, offset, length)
+    const common = Math.min(ours.length, theirs.length)
+    if (ours.kind !== 'data' && theirs.kind !== 'data')
+      return [{ offset, length: common, kind: 'skip' }]
+    const size = Math.min(common, CHUNK_SIZE - (offset % CHUNK_SIZE))
+    const [a, b] = [buffers[0].subarray(0, size), buffers[1].subarray(0, size)]
+    await readOrZero(source, ours, a)
+    await readOrZero(backing, theirs, b)
+    return unequalParts(offset, a, b)
+  }
+}
+
+async function readOrZero(device: BlockDevice, part: Part, into: Uint8Array): Promise<void> {
+  if (part.kind === 'data') await device.read(part.offset, into)
+  else into.fill(0)
+}
+
+const GRANULE = 4096
+
+/** Cuts a range into what is equal and what is not, in pieces of 4 KiB. */
+function unequalParts(offset: number, ours: Uint8Array, theirs: Uint8Array): Part[] {
+  const kindAt = (from: number, to: number): Part['kind'] =>
+    rangesEqual(ours, from, theirs, from, to - from)
+      ? 'skip'
+      : isZero(ours, from, to)
+        ? 'zero'
+        : 'data'
+  const parts: Part[] = []
+  for (let at = 0; at < ours.length; ) {
+    const stop = Math.min(roundDown(offset + at, GRANULE) + GRANULE - offset, ours.length)
+    const kind = kindAt(at, stop)
+    const last = parts.at(-1)
+    if (last?.kind === kind) parts[parts.length - 1] = { ...last, length: last.length + stop - at }
+    else parts.push({ offset: offset + at, length: stop - at, kind })
+    at = stop
+  }
+  return parts
+}

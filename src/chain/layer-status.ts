@@ -1,0 +1,130 @@
+/**
+ * What one layer by itself says about a range: data, zeroes, or nothing of its own, and where in which file that lies. The answers
+ * are those of QEMU's block status. What the layers below say is map.ts's affair.
+ */
+
+import type { Mapping, Qcow2Image } from '../qcow2/index.ts'
+import type { Layer } from './chain.ts'
+import { filenameOf } from './location-text.ts'
+import { hasUnwrittenClusters } from './preallocation.ts'
+
+/** A run of one kind. Neither `data` nor `zero`: the layer below decides. */
+export interface Status {
+  readonly start: number
+  readonly length: number
+  /** Of this layer's own, not what it reads as for want of anything below. */
+  readonly allocated: boolean
+  readonly data: boolean
+  readonly zero: boolean
+  readonly compressed: boolean
+  /** In the file `filename`. */
+  readonly offset: number | undefined
+}
+
+const NOTHING = { allocated: false, data: false, zero: false, compressed: false, offset: undefined }
+const DATA = { allocated: true, data: true, zero: false, compressed: false }
+const ZERO = { allocated: true, data: false, zero: true, compressed: false }
+
+/** Answers for one layer; it remembers the runs it found last, so that asking on from there costs nothing. */
+export class LayerStatus {
+  readonly size: number
+  /** The file in which offsets lie, as qemu-img prints its name. */
+  readonly filename: string
+  readonly #layer: Layer
+  /** Ascending and without gaps. */
+  #runs: readonly Status[] = []
+  #next = 0
+  #unwritten: boolean | undefined
+
+  constructor(layer: Layer) {
+    this.#layer = layer
+    this.size = layer.device.size
+    this.filename = layer.image === undefined ? layer.path : (layer.dataFilename ?? fileName(layer))
+  }
+
+  /** The run that holds `offset`, which must lie inside the layer. It begins there or before. */
+  async at(offset: number): Promise<Status> {
+    return this.#known(offset) ?? (await this.#find(offset))
+  }
+
+  #known(offset: number): Status | undefined {
+    const runs = this.#runs
+    const first = runs[0]
+    if (first === undefined || offset < first.start) return undefined
+    if (runs[this.#next] === undefined || offset < runs[this.#next]!.start) this.#next = 0
+    for (; this.#next < runs.length; this.#next++) {
+      const run = runs[this.#next] as Status
+      if (offset < run.start + run.length) return run
+    }
+    return undefined
+  }
+
+  async #find(offset: number): Promise<Status> {
+    const { image } = this.#layer
+    this.#runs =
+      image === undefined ? await this.#rawRuns(offset) : await this.#imageRuns(image, offset)
+    this.#next = 0
+    return this.#runs[0] as Status
+  }
+
+  async #rawRuns(start: number): Promise<readonly Status[]> {
+    const { file, fileOffset } = this.#layer
+    const extents = await file.extents(start, this.size - start)
+    return extents.map(({ offset, length, kind }) => {
+      const place = { start: offset, length, offset: offset + fileOffset }
+      return kind === 'data' ? { ...DATA, ...place } : { ...ZERO, ...place }
+    })
+  }
+
+  async #imageRuns(image: Qcow2Image, start: number): Promise<readonly Status[]> {
+    const mapping = await image.map(start, this.size - start)
+    const { length } = mapping
+    const offset = image.encryption === undefined ? placeOf(mapping) : undefined
+    switch (mapping.kind) {
+      case 'unallocated':
+        return [{ ...NOTHING, start, length, offset }]
+      case 'zero':
+        return [{ ...ZERO, start, length, offset }]
+      case 'compressed':
+        return [{ ...DATA, start, length, offset: undefined, compressed: true }]
+      case 'normal':
+        this.#unwritten ??= await hasUnwrittenClusters(this.#layer)
+        return this.#unwritten && offset !== undefined
+          ? this.#lookUnder(start, length, offset)
+          : [{ ...DATA, start, length, offset }]
+    }
+  }
+
+  /** Tells the holes under a run of clusters; they are data to the image, and zeroes to whoever reads them. */
+  async #lookUnder(start: number, length: number, offset: number): Promise<readonly Status[]> {
+    const file = this.#layer.dataFile ?? this.#layer.file
+    const inFile = Math.min(length, file.size - offset)
+    if (inFile <= 0) return [{ ...DATA, start, length, offset, zero: true }]
+    const extents = await file.extents(offset, inFile)
+    return extents.map((extent, index) => {
+      const at = start + (extent.offset - offset)
+      const zero = extent.kind !== 'data'
+      // A hole at the end of the file goes on past it.
+      const open =
+        zero && index === extents.length - 1 && extent.offset + extent.length >= file.size
+      return {
+        ...DATA,
+        start: at,
+        length: open ? start + length - at : extent.length,
+        offset: extent.offset,
+        zero,
+      }
+    })
+  }
+}
+
+function placeOf(mapping: Mapping): number | undefined {
+  if (mapping.kind === 'compressed' || !('hostOffset' in mapping)) return undefined
+  return mapping.hostOffset
+}
+
+/** What an image stands on, as QEMU calls it: the file, or the raw window in it. */
+function fileName({ location, path }: Layer): string {
+  const below = { ...location, formats: location.formats.slice(1) }
+  return filenameOf({ location: below, path, driver: location.driver ?? 'file' })
+}

@@ -1,0 +1,216 @@
+/**
+ * A new image that appears as a whole or not at all: built beside its place and renamed when it is done, or, over a file that
+ * is there already, in place and removed when it fails. Filling it is for the caller (convert.ts, `dd`).
+ */
+
+import { randomBytes } from 'node:crypto'
+import { dirname, resolve } from 'node:path'
+import { UsageError } from '../base/errors.ts'
+import type { BlockDevice } from '../block/index.ts'
+import { type CreateOptions, createQcow2, Qcow2Image } from '../qcow2/index.ts'
+import { FileDevice, type FileStat, type FileSystem, MemoryDevice, nodeFiles } from '../storage/index.ts'
+import { UnflushedDevice } from './unflushed-device.ts'
+
+/** How a new image is laid out. */
+export type ImageLayout =
+  | { readonly format: 'raw'; readonly preallocation?: 'off' | 'falloc' | 'full' }
+  | { readonly format: 'qcow2'; readonly options: Omit<CreateOptions, 'size'> }
+
+/** Where a new image goes, and how big it is. */
+export interface NewImageOptions {
+  /** A path; a block device of the host is filled in place. */
+  readonly location: string
+  readonly layout: ImageLayout
+  /** Virtual size in bytes. */
+  readonly size: number
+  /** What the backing file named in the layout reads as; stays the caller's. */
+  readonly backing?: BlockDevice | undefined
+  /**
+   * Whether `finish` brings everything to stable storage before the image gets its name. Without it a power cut soon after can
+   * leave an incomplete image, as with QEMU's convert.
+   */
+  readonly durable?: boolean
+  readonly files?: FileSystem | undefined
+}
+
+/** A new image, open for writing; it reads as zeroes (or as its backing) but where `isZero` says no. */
+export class NewImage implements AsyncDisposable {
+  readonly device: BlockDevice
+  /** The device too, if it is a qcow2 image. */
+  readonly image: Qcow2Image | undefined
+  /** Whether what nobody wrote reads as zeroes. */
+  readonly isZero: boolean
+  readonly #place: Place
+  readonly #dataFile: BlockDevice | undefined
+  readonly #durable: boolean
+  #settled = false
+
+  private constructor(opened: Opened, place: Place, isZero: boolean, durable: boolean) {
+    this.device = opened.image ?? opened.file
+    this.image = opened.image
+    this.#dataFile = opened.dataFile
+    this.isZero = isZero
+    this.#place = place
+    this.#durable = durable
+  }
+
+  /** Creates the image. What it made so far is removed where it rejects. */
+  static async create(options: NewImageOptions): Promise<NewImage> {
+    const files = options.files ?? nodeFiles
+    const place = await findPlace(files, options.location)
+    await refuseBadLayout(options)
+    const opened: Opened = { file: await openPlace(files, place, options) }
+    try {
+      if (options.layout.format === 'raw') {
+        await layRaw(opened.file, place, options)
+      } else {
+        await layQcow2(files, opened, options, options.layout.options)
+      }
+    } catch (error) {
+      await closeAll(opened)
+      await removePlace(place)
+      throw error
+    }
+    const backed = options.layout.format === 'qcow2' && options.layout.options.backing !== undefined
+    const isZero = !backed && place.kind !== 'device'
+    return new NewImage(opened, place, isZero, options.durable ?? false)
+  }
+
+  /** Closes the image and gives it its name. */
+  async finish(): Promise<void> {
+    if (this.#settled) return
+    this.#settled = true
+    const { files, path, final } = this.#place
+    try {
+      if (this.#durable) await this.device.flush()
+      await this.device.close()
+      await this.#dataFile?.close()
+      if (this.#place.kind === 'new') {
+        await files.rename(path, final)
+        if (this.#durable) await files.syncFolder(dirname(resolve(final)))
+      }
+    } catch (error) {
+      await closeQuietly(this.device)
+      await closeQuietly(this.#dataFile)
+      await removePlace(this.#place)
+      throw error
+    }
+  }
+
+  /** Closes an image that was not finished, and removes it. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#settled) return
+    this.#settled = true
+    await closeQuietly(this.device)
+    await closeQuietly(this.#dataFile)
+    await removePlace(this.#place)
+  }
+}
+
+interface Opened {
+  readonly file: BlockDevice
+  image?: Qcow2Image
+  dataFile?: BlockDevice
+}
+
+/** `new` is built beside its place, `replaced` over the file that is there, `device` on one of the host. */
+interface Place {
+  readonly kind: 'new' | 'replaced' | 'device'
+  /** Where it is built. */
+  readonly path: string
+  readonly final: string
+  readonly files: FileSystem
+}
+
+async function findPlace(files: FileSystem, location: string): Promise<Place> {
+  const stat = await statOf(files, location)
+  if (stat === undefined) {
+    const path = `${location}.${randomBytes(6).toString('hex')}.part`
+    return { kind: 'new', path, final: location, files }
+  }
+  const kind = stat.kind === 'file' || stat.kind === 'folder' ? 'replaced' : 'device'
+  return { kind, path: location, final: location, files }
+}
+
+/** What the host knows about `path`; undefined where nothing is. */
+export async function statOf(files: FileSystem, path: string): Promise<FileStat | undefined> {
+  try {
+    return await files.stat(path)
+  } catch (error) {
+    if (error instanceof UsageError && error.code === 'FILE_NOT_FOUND') return undefined
+    throw error
+  }
+}
+
+async function openPlace(
+  files: FileSystem,
+  place: Place,
+  options: NewImageOptions,
+): Promise<BlockDevice> {
+  const growable = options.layout.format === 'qcow2'
+  const create = place.kind === 'new' ? 'new' : 'replace'
+  const file =
+    place.kind === 'device'
+      ? await FileDevice.open(files, place.path, { writable: true, growable })
+      : await FileDevice.open(files, place.path, { create, growable })
+  return options.durable ? file : new UnflushedDevice(file)
+}
+
+/** Tries the layout in memory: options that do not go together must not cost the file that is there. */
+async function refuseBadLayout({ layout, size }: NewImageOptions): Promise<void> {
+  if (layout.format === 'raw') return
+  const trial = new MemoryDevice(0, { growable: true })
+  await createQcow2(trial, { ...layout.options, size, preallocation: 'off' })
+}
+
+async function layRaw(file: BlockDevice, place: Place, options: NewImageOptions): Promise<void> {
+  if (place.kind === 'device') {
+    if (file.size >= options.size) return
+    throw new UsageError('TARGET_TOO_SMALL', 'output file is smaller than input file', {
+      context: { sourceSize: options.size, targetSize: file.size },
+    })
+  }
+  await file.resize(options.size)
+  const { layout } = options
+  if (layout.format !== 'raw' || (layout.preallocation ?? 'off') === 'off') return
+  // Zeroes that may not be discarded keep their space.
+  await file.writeZeroes(0, options.size, { mayDiscard: false })
+}
+
+async function layQcow2(
+  files: FileSystem,
+  opened: Opened,
+  options: NewImageOptions,
+  layout: Omit<CreateOptions, 'size'>,
+): Promise<void> {
+  const { size, location } = options
+  if (layout.dataFile !== undefined) {
+    const path = resolve(dirname(location), layout.dataFile.name)
+    const file = await FileDevice.open(files, path, { create: 'replace', growable: true })
+    opened.dataFile = options.durable ? file : new UnflushedDevice(file)
+    await opened.dataFile.resize(size)
+  }
+  const { dataFile } = opened
+  await createQcow2(opened.file, { ...layout, size })
+  opened.image = await Qcow2Image.open(opened.file, {
+    writable: true,
+    name: location,
+    ...(dataFile === undefined ? {} : { dataFile }),
+    ...(options.backing === undefined ? {} : { backing: options.backing }),
+  })
+}
+
+async function closeAll(opened: Opened): Promise<void> {
+  await closeQuietly(opened.image)
+  await closeQuietly(opened.file)
+  await closeQuietly(opened.dataFile)
+}
+
+/** For what will be removed: that it cannot be closed properly changes nothing. */
+async function closeQuietly(device: BlockDevice | undefined): Promise<void> {
+  await device?.close().catch(() => {})
+}
+
+async function removePlace(place: Place): Promise<void> {
+  if (place.kind !== 'device') await place.files.unlink(place.path).catch(() => {})
+}

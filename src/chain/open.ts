@@ -1,0 +1,136 @@
+/**
+ * Opens an image with all that it stands on. The chain is followed first (find-chain.ts) and opened then, base first, so that
+ * the active layer, the only one that may be written, is touched last.
+ */
+
+import type { BlockDevice } from '../block/index.ts'
+import { type OpenOptions, Qcow2Image } from '../qcow2/index.ts'
+import { type FileSystem, nodeFiles } from '../storage/index.ts'
+import { Chain, closeAll, type Layer } from './chain.ts'
+import type { FileDriver, Format } from './driver.ts'
+import {
+  type FindOptions,
+  type FoundChain,
+  findChain,
+  type LinkedLayer,
+  openDevices,
+} from './find-chain.ts'
+import { Gate } from './gate.ts'
+import { linkError } from './link-error.ts'
+import { parseLocation, withFormat } from './location.ts'
+import { MissingDevice } from './missing-device.ts'
+
+/** How a chain is opened. */
+export interface ChainOptions extends Pick<OpenOptions, 'discard'> {
+  /** Whether the active layer may be written; the others are never. False where left out. */
+  readonly writable?: boolean
+  /**
+   * The format of the uppermost image: it is found out where left out. A raw disk can be written only where this says so, since
+   * whoever fills such a disk can make it look like another format. `file` and `host_device` are raw under QEMU's other names.
+   */
+  readonly format?: Format | FileDriver
+  /** Which references are followed; those to files in the image's folder and below it where left out. */
+  readonly gate?: Gate
+  readonly files?: FileSystem
+  /** False opens this one image, which then reads as zeroes where it holds nothing. */
+  readonly backing?: boolean
+  /** False leaves external data files closed: the images can be described, not read. */
+  readonly dataFiles?: boolean
+  /** How many layers may lie below the active one; 200 where left out. */
+  readonly depthLimit?: number
+  /** `report` opens what can be opened and tells the rest in `Chain.broken`; for looking, not for reading. */
+  readonly onBroken?: 'throw' | 'report'
+  /** Bytes for tables in memory, shared by all layers; 64 MiB where left out. */
+  readonly cacheSize?: number
+}
+
+const CACHE_SIZE = 64 * 1024 * 1024
+const LARGEST_CACHE = 32 * 1024 * 1024
+const SMALLEST_CACHE = 64 * 1024
+const DEPTH_LIMIT = 200
+
+/**
+ * Opens the image at `location` (a path, `file:` or `json:`) and its backing files. Rejects with the error of the file or image
+ * that cannot be opened; that of a reference names the layer that has it (`BACKING_NOT_FOUND`, `REFERENCE_REFUSED`,
+ * `CHAIN_LOOP`, `CHAIN_TOO_DEEP`, …). Nothing stays open, and nothing was written, where it rejects.
+ */
+export async function openChain(location: string, options: ChainOptions = {}): Promise<Chain> {
+  const parsed = parseLocation(location)
+  const top = options.format === undefined ? parsed : withFormat(parsed, options.format)
+  const found = await findChain(top, findOptions(options))
+  return openImages(found, options)
+}
+
+function findOptions(options: ChainOptions): FindOptions {
+  return {
+    files: options.files ?? nodeFiles,
+    gate: options.gate ?? new Gate(),
+    writable: options.writable ?? false,
+    backing: options.backing ?? true,
+    dataFiles: options.dataFiles ?? true,
+    depthLimit: options.depthLimit ?? DEPTH_LIMIT,
+    report: options.onBroken === 'report',
+  }
+}
+
+async function openImages(found: FoundChain, options: ChainOptions): Promise<Chain> {
+  const { layers, broken } = found
+  const imageCount = layers.filter((layer) => layer.format === 'qcow2').length
+  const share = Math.floor((options.cacheSize ?? CACHE_SIZE) / Math.max(1, imageCount))
+  const cacheSize = Math.max(SMALLEST_CACHE, Math.min(LARGEST_CACHE, share))
+  const opened: Layer[] = []
+  const cut = broken.find((link) => link.kind === 'backing')
+  let below: BlockDevice | undefined =
+    cut === undefined ? undefined : new MissingDevice(cut.reference, cut.error)
+  try {
+    for (let index = layers.length - 1; index >= 0; index--) {
+      const layer = await openLayer(layers, index, below, { ...options, cacheSize })
+      opened.unshift(layer)
+      below = layer.device
+    }
+  } catch (error) {
+    const waiting = layers.slice(0, layers.length - opened.length)
+    await closeAll([
+      ...openDevices(waiting),
+      ...opened.flatMap(({ device, dataFile }) => (dataFile ? [device, dataFile] : [device])),
+    ]).catch(() => {})
+    throw error
+  }
+  return new Chain(opened, broken)
+}
+
+async function openLayer(
+  layers: readonly LinkedLayer[],
+  index: number,
+  backing: BlockDevice | undefined,
+  options: ChainOptions & { readonly cacheSize: number },
+): Promise<Layer> {
+  const found = layers[index] as LinkedLayer
+  const { location, filename, path, format, driver, file, hostFile, fileOffset, data } = found
+  const base = {
+    ...{ location, filename, path, format, driver, file, hostFile, fileOffset },
+    ...(found.backing === undefined ? {} : { backing: found.backing }),
+    ...(data === undefined ? {} : { dataFile: data.device, dataFilename: data.filename }),
+  }
+  if (format === 'raw') return { ...base, device: file }
+  const active = index === 0
+  try {
+    const image = await Qcow2Image.open(file, {
+      name: filename,
+      writable: active && (options.writable ?? false),
+      cacheSize: options.cacheSize,
+      ...(backing === undefined ? {} : { backing }),
+      ...(data === undefined ? {} : { dataFile: data.device }),
+      ...(active && options.discard !== undefined ? { discard: options.discard } : {}),
+    })
+    return { ...base, device: image, image }
+  } catch (error) {
+    const overlay = layers[index - 1]
+    if (overlay === undefined) throw error
+    const reference = overlay.location.backing?.text ?? overlay.backing?.name ?? filename
+    throw linkError(
+      { kind: 'backing', reference, overlay: overlay.filename, layerIndex: index - 1 },
+      error,
+    )
+  }
+}

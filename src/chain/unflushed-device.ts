@@ -1,0 +1,65 @@
+/**
+ * A device whose flushes do nothing: QEMU's cache mode `unsafe`, for images that are thrown away when the work on them fails.
+ * What was written is safe from the end of the process, not from a power cut.
+ */
+
+import type { BlockDevice, BlockSizes, Capabilities, Extent } from '../block/index.ts'
+
+/** Passes everything on but `flush`; owns the device. */
+export class UnflushedDevice implements BlockDevice {
+  readonly #device: BlockDevice
+
+  constructor(device: BlockDevice) {
+    this.#device = device
+  }
+
+  get name(): string {
+    return this.#device.name
+  }
+
+  get size(): number {
+    return this.#device.size
+  }
+
+  get can(): Capabilities {
+    return this.#device.can
+  }
+
+  get blockSizes(): BlockSizes {
+    return this.#device.blockSizes
+  }
+
+  read(offset: number, target: Uint8Array): Promise<void> {
+    return this.#device.read(offset, target)
+  }
+
+  write(offset: number, source: Uint8Array): Promise<void> {
+    return this.#device.write(offset, source)
+  }
+
+  writeZeroes(offset: number, length: number, options?: { mayDiscard?: boolean }): Promise<void> {
+    return this.#device.writeZeroes(offset, length, options)
+  }
+
+  discard(offset: number, length: number): Promise<void> {
+    return this.#device.discard(offset, length)
+  }
+
+  extents(offset: number, length: number): Promise<readonly Extent[]> {
+    return this.#device.extents(offset, length)
+  }
+
+  async flush(): Promise<void> {}
+
+  resize(size: number): Promise<void> {
+    return this.#device.resize(size)
+  }
+
+  close(): Promise<void> {
+    return this.#device.close()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+}

@@ -1,0 +1,247 @@
+/**
+ * `convert`: one or several images, or a snapshot of one, into another image. The options are in convert-options.ts, the work is
+ * chain/convert.ts's; here the images are opened and put together.
+ */
+
+import { dirname } from 'node:path'
+import { UsageError } from '../../base/errors.ts'
+import type { BlockDevice } from '../../block/index.ts'
+import {
+  type ConvertOptions,
+  type ConvertTarget,
+  convertInto,
+  convertToNew,
+  type Unchanged,
+} from '../../chain/convert.ts'
+import type { Chain } from '../../chain/index.ts'
+import { JoinedDevice } from '../../chain/joined-device.ts'
+import { isSameFile } from '../../storage/index.ts'
+import { defineCommand } from '../command.ts'
+import type { Context } from '../context.ts'
+import { BlamingDevice } from './blaming-device.ts'
+import {
+  type ConvertPlan,
+  type ConvertValues,
+  checkCompression,
+  convertOptions,
+  planConvert,
+  planTarget,
+  type TargetPlan,
+} from './convert-options.ts'
+import { storeStdin, writeOut } from './convert-streams.ts'
+import { asksForHelp, createFormat, readCreateValues, unservedWishes } from './create-options.ts'
+import { createOptionsHelp } from './create-table.ts'
+import { OpenStack } from './open-stack.ts'
+import { SalvageDevice } from './salvage-device.ts'
+import { type MappedDevice, openSource, openView } from './source-options.ts'
+import { isStdin, isStdout, refuseSourceAsTarget } from './target-file.ts'
+
+/** The verb `convert`. */
+export const command = defineCommand({
+  name: 'convert',
+  summary: 'copy images into another image or format',
+  manners: 'qemu-img',
+  options: convertOptions,
+  positionals: [
+    {
+      name: 'source',
+      summary: 'images, one behind the other; - is standard input',
+      many: true,
+      optional: true,
+    },
+    { name: 'target', summary: 'the new image; - is standard output (raw only)', optional: true },
+  ],
+  notes: [
+    'A new target appears under its name when it is whole; one that exists is replaced, and removed if that fails. Bitmaps and ' +
+      'snapshots are not copied. With -B the target reads as the source does, whatever the backing file holds.',
+    '-T, -W and -C are understood and change nothing: writes are kept in flight and in no strict order unless -m 1 is given.',
+  ],
+  examples: [
+    { line: 'cowpoint convert -O qcow2 disk.raw disk.qcow2', summary: 'raw to qcow2' },
+    { line: 'cowpoint convert -c -O qcow2 disk.qcow2 small.qcow2', summary: 'compressed' },
+    { line: 'cowpoint convert -l monday -O raw disk.qcow2 monday.raw', summary: 'a snapshot' },
+    {
+      line: 'cowpoint convert -O qcow2 -B base.qcow2 -F qcow2 disk.raw over.qcow2',
+      summary: 'only what differs from base.qcow2',
+    },
+  ],
+  run: async ({ options, positionals }, context) => {
+    if (asksForHelp(options.lists)) {
+      const format = createFormat(options.targetFormat ?? 'raw')
+      const lines = createOptionsHelp(format, positionals.length > 1)
+      await context.stdout.write(`${lines.join('\n')}\n`)
+      return 0
+    }
+    const plan = planConvert(options)
+    const names = positionals.slice(0, -1)
+    const target = positionals.at(-1)
+    if (names.length === 0 || target === undefined) {
+      throw new UsageError('MISSING_ARGUMENT', 'Must specify image file name', {
+        context: { verb: 'convert' },
+      })
+    }
+    const work = { options, plan, target, context }
+    await using stack = new OpenStack()
+    const source = await openSources(names, work, stack)
+    if (isStdout(target)) await convertToStdout(source, work)
+    else if (options.noCreate) await convertToExisting(source, work, stack)
+    else await convertToCreated(source, work, stack)
+    return 0
+  },
+})
+
+interface Work {
+  readonly options: ConvertValues
+  readonly plan: ConvertPlan
+  readonly target: string
+  readonly context: Context
+}
+
+/** All sources as one device. */
+interface OpenedSource extends MappedDevice {
+  readonly chains: readonly Chain[]
+}
+
+async function openSources(
+  names: readonly string[],
+  { options, plan, target, context }: Work,
+  stack: OpenStack,
+): Promise<OpenedSource> {
+  const chains: Chain[] = []
+  for (const name of names) {
+    let path = name
+    if (isStdin(name)) {
+      const stored = await storeStdin(context, isStdout(target) ? undefined : target)
+      path = stack.use(stored).path
+    }
+    chains.push(stack.use(await openSource(context, path, options)))
+  }
+  if (plan.snapshot !== undefined && chains.length > 1) {
+    throw new UsageError('NOT_SUPPORTED', 'No support for concatenating multiple snapshot')
+  }
+  const [first = '', chain] = [names[0], chains[0]]
+  const view = await context.about(first, () => openView(chain!, plan.snapshot))
+  if (view.ofSnapshot) stack.use(view.device)
+  const single = chains.length === 1 && view.device.size % 512 === 0
+  const devices = [view.device, ...chains.slice(1).map((one) => one.device)].map(
+    (device, index) => new BlamingDevice(device, { subject: names[index] ?? '' }),
+  )
+  const joined = single ? devices[0]! : new JoinedDevice(devices)
+  const device = options.salvage ? salvaged(joined, context, options.quiet) : joined
+  return { device, map: single ? view.map : undefined, chains }
+}
+
+function salvaged(device: BlockDevice, context: Context, quiet: boolean): BlockDevice {
+  return new SalvageDevice(device, async (offset, error) => {
+    if (!quiet) await context.warn(`error while reading offset ${offset}: ${error.message}`)
+  })
+}
+
+async function convertToStdout({ device }: OpenedSource, work: Work): Promise<void> {
+  const { options, plan, context } = work
+  if (plan.format !== 'raw' || options.noCreate) {
+    throw new UsageError('NOT_SUPPORTED', 'only a new raw image can be written to standard output')
+  }
+  if (options.compress) checkCompression(plan.format, new Map())
+  const quiet = options.quiet || options.progress
+  await context.withProgress({ label: 'convert', quiet }, (onProgress) =>
+    writeOut(device, context.stdout, { signal: context.signal, onProgress }),
+  )
+}
+
+async function convertToExisting(
+  source: OpenedSource,
+  work: Work,
+  stack: OpenStack,
+): Promise<void> {
+  const { options, plan, target, context } = work
+  const chain = stack.use(
+    await openSource(context, target, { format: plan.format, writable: true }),
+  )
+  const { device } = chain
+  const { image } = chain.active
+  if (options.compress && image === undefined) checkCompression('raw', new Map())
+  if (device.size < source.device.size) {
+    throw new UsageError('TARGET_TOO_SMALL', 'output file is smaller than input file', {
+      context: { sourceSize: source.device.size, targetSize: device.size },
+    })
+  }
+  await refuseSourceAsTarget(source.chains, target)
+  // What the target reads as now is as good as a backing file that reads so.
+  const unchanged = options.backing === undefined ? undefined : { backing: device }
+  const into: ConvertTarget = {
+    device,
+    isZero: options.targetIsZero,
+    ...(options.compress && image !== undefined
+      ? {
+          compress: {
+            clusterSize: image.geometry.clusterSize,
+            write: (offset, bytes) => image.writeCompressed(offset, bytes),
+          },
+        }
+      : {}),
+  }
+  await withProgress(work, (work) => convertInto(source.device, into, { ...work, unchanged }))
+  if (plan.durable) await device.flush()
+}
+
+async function convertToCreated(source: OpenedSource, work: Work, stack: OpenStack): Promise<void> {
+  const { options, plan, target, context } = work
+  const created = planTarget(options, plan, source.chains.length)
+  for (const wish of unservedWishes(readCreateValues(plan.format, options.lists))) {
+    await context.warn(wish, target)
+  }
+  await refuseSourceAsTarget(source.chains, target)
+  const unchanged = await openBacking(source, created, work, stack)
+  const { durable } = plan
+  const backing = unchanged?.backing
+  await withProgress(work, (progress) =>
+    convertToNew(
+      source.device,
+      { location: target, layout: created.layout, durable, backing },
+      { ...progress, unchanged, compress: options.compress },
+    ),
+  )
+}
+
+/** Opens the backing file of the target, and finds out whether the source stands on it too. */
+async function openBacking(
+  { chains, map }: OpenedSource,
+  { backing }: TargetPlan,
+  { target, context }: Work,
+  stack: OpenStack,
+): Promise<Unchanged | undefined> {
+  if (backing === undefined) return undefined
+  const { name, format } = backing
+  const plain = !name.startsWith('/') && !/^[^/]*:/.test(name)
+  const folder = target.includes('/') ? `${dirname(target)}/` : ''
+  const chain = stack.use(await openSource(context, plain ? folder + name : name, { format }))
+  await refuseSourceAsTarget([chain], target)
+  const below = chains[0]?.layers[1]
+  const own = chain.active
+  const same =
+    below !== undefined &&
+    below.format === own.format &&
+    below.fileOffset === own.fileOffset &&
+    isSameFile(await below.hostFile.stat(), await own.hostFile.stat())
+  return { backing: chain.device, ...(same && map !== undefined ? { map } : {}) }
+}
+
+function withProgress<T>(
+  { options, plan, target, context }: Work,
+  convert: (options: ConvertOptions) => Promise<T>,
+): Promise<T> {
+  const { sparseSize, inFlight, rateLimit } = plan
+  const display = { percent: options.progress, quiet: options.quiet, label: 'convert' }
+  return context.withProgress(display, (onProgress) =>
+    context.about(target, () =>
+      convert({
+        sparseSize,
+        rateLimit,
+        signal: context.signal,
+        onProgress,
+        ...(inFlight === undefined ? {} : { inFlight }),
+      }),
+    ),
+  )
+}

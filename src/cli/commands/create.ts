@@ -1,0 +1,185 @@
+/**
+ * `cowpoint create`: a new, empty image. It appears as a whole or not at all; what stands in the way is found out before a
+ * file that exists is emptied. Options are create-options.ts's affair, laying out the image chain/new-image.ts's.
+ */
+
+import { roundUp } from '../../base/bytes.ts'
+import { UsageError } from '../../base/errors.ts'
+import { parseSize } from '../../base/units.ts'
+import { type ImageLayout, NewImage } from '../../chain/index.ts'
+import { defineCommand } from '../command.ts'
+import type { Context } from '../context.ts'
+import { text, texts, toggle } from '../options.ts'
+import { backingSize } from './create-backing.ts'
+import {
+  asksForHelp,
+  type CreateValues,
+  createFormat,
+  formattingWords,
+  qcow2Wish,
+  rawPreallocation,
+  readCreateValues,
+  unservedWishes,
+} from './create-options.ts'
+import { type CreateFormat, createOptionsHelp } from './create-table.ts'
+import { sizeArgument } from './source-options.ts'
+
+const SECTOR = 512
+
+/** The verb `create`. */
+export const command = defineCommand({
+  name: 'create',
+  summary: 'create an empty image',
+  manners: 'qemu-img',
+  options: {
+    format: text({
+      flags: '-f --format',
+      placeholder: 'fmt',
+      summary: 'qcow2, or raw (the default)',
+    }),
+    lists: texts({
+      flags: '-o --options',
+      placeholder: 'name=value,…',
+      summary: "options of the format; '-o help' lists them",
+    }),
+    backing: text({
+      flags: '-b --backing --backing-file',
+      placeholder: 'file',
+      summary: 'the file that the image stands on',
+    }),
+    backingFormat: text({
+      flags: '-F -B --backing-format',
+      placeholder: 'fmt',
+      summary: 'the format of that file',
+    }),
+    unsafe: toggle({
+      flags: '-u --backing-unsafe',
+      summary: 'do not open the backing file; a size is needed then',
+    }),
+    quiet: toggle({ flags: '-q --quiet', summary: 'print nothing' }),
+    objects: texts({ flags: '--object', summary: 'taken for compatibility', hidden: true }),
+  },
+  positionals: [
+    { name: 'file', summary: 'the new image; a file that exists is replaced', optional: true },
+    { name: 'size', summary: 'virtual size, with k, M, G, T, P or E', optional: true },
+  ],
+  examples: [
+    { line: 'cowpoint create -f qcow2 disk.qcow2 20G', summary: 'an empty disk of 20 GiB' },
+    {
+      line: 'cowpoint create -f qcow2 -b base.qcow2 -F qcow2 overlay.qcow2',
+      summary: 'an overlay: changes go there, the base stays as it is',
+    },
+  ],
+  run: async ({ options, positionals: [name, sizeText] }, context) => {
+    if (asksForHelp(options.lists)) {
+      const format = createFormat(options.format ?? 'raw')
+      for (const line of createOptionsHelp(format, name !== undefined)) {
+        await context.stdout.line(line)
+      }
+      return 0
+    }
+    if (name === undefined) {
+      throw new UsageError('MISSING_ARGUMENT', 'Expecting image file name', {
+        context: { verb: 'create' },
+      })
+    }
+    const size = sizeText === undefined ? undefined : sizeArgument('image size', sizeText)
+    await context.about(name, async () => {
+      const format = createFormat(options.format ?? 'raw')
+      const values = await complete(name, valuesOf(format, options, size), options.unsafe)
+      await createImage({ name, format, values, quiet: options.quiet }, context)
+    })
+    return 0
+  },
+})
+
+interface GivenOptions {
+  readonly lists: readonly string[]
+  readonly backing: string | undefined
+  readonly backingFormat: string | undefined
+}
+
+/** The `-o` values, with those that have options and words of their own. */
+function valuesOf(
+  format: CreateFormat,
+  { lists, backing, backingFormat }: GivenOptions,
+  size: number | undefined,
+): CreateValues {
+  const values = new Map(readCreateValues(format, lists))
+  if (size !== undefined) {
+    if (values.has('size')) {
+      throw new UsageError('SIZE_TWICE', 'The image size must be specified only once')
+    }
+    values.set('size', String(size))
+  }
+  const put = (key: string, value: string | undefined, what: string): void => {
+    if (value === undefined) return
+    if (format === 'raw') {
+      throw new UsageError(
+        'BACKING_NOT_SUPPORTED',
+        `${what} not supported for file format '${format}'`,
+        { context: { format } },
+      )
+    }
+    values.set(key, value)
+  }
+  put('backing_file', backing, 'Backing file')
+  put('backing_fmt', backingFormat, 'Backing file format')
+  return values
+}
+
+/** Looks at the backing file, unless that is not wanted, and takes the size from it where none is given. */
+async function complete(name: string, given: CreateValues, unsafe: boolean): Promise<CreateValues> {
+  const values = new Map(given)
+  const backing = values.get('backing_file')
+  if (backing === '') {
+    throw new UsageError('MISSING_BACKING', 'Expected backing file name, got empty string')
+  }
+  if (backing === name) {
+    throw new UsageError(
+      'BACKING_IS_IMAGE',
+      'Error: Trying to create an image with the same filename as the backing file',
+    )
+  }
+  if (backing !== undefined) {
+    const format = values.get('backing_fmt')
+    if (!unsafe) {
+      const size = await backingSize(name, backing, format)
+      if (!values.has('size')) values.set('size', String(size))
+    } else if (format === undefined) {
+      throw new UsageError(
+        'BACKING_FORMAT_REQUIRED',
+        'Backing file specified without backing format',
+      )
+    }
+  }
+  if (!values.has('size')) {
+    throw new UsageError('SIZE_REQUIRED', 'Image creation needs a size parameter')
+  }
+  return values
+}
+
+interface NewImageWish {
+  readonly name: string
+  readonly format: CreateFormat
+  readonly values: CreateValues
+  readonly quiet: boolean
+}
+
+async function createImage(wish: NewImageWish, context: Context): Promise<void> {
+  const { name, format, values, quiet } = wish
+  if (!quiet) {
+    await context.stdout.line(
+      `Formatting '${name}', fmt=${format} ${formattingWords(format, values)}`,
+    )
+    await context.stdout.flush()
+  }
+  const layout: ImageLayout =
+    format === 'raw'
+      ? { format, preallocation: rawPreallocation(values) }
+      : { format, options: qcow2Wish(values) }
+  for (const unserved of unservedWishes(values)) await context.warn(unserved, name)
+  const size = roundUp(parseSize(values.get('size') ?? '0'), SECTOR)
+  const image = await NewImage.create({ location: name, layout, size, durable: true })
+  await image.finish()
+}

@@ -1,0 +1,65 @@
+/**
+ * The image that a verb works on, as the options common to qemu-img's verbs name it: `-f`, `--image-opts`, `-U`, `--object`.
+ * Opening follows every reference, as qemu-img does: who runs the command has said which image to trust.
+ */
+
+import { UsageError } from '../../base/errors.ts'
+import { type Chain, type ChainOptions, Gate, openChain } from '../../chain/index.ts'
+import { parseKeyValues, text, texts, toggle } from '../options.ts'
+
+/** The rows of the options, to be spread into a command's table. */
+export const imageSourceOptions = {
+  format: text({ flags: '-f --format', placeholder: 'fmt', summary: 'format: qcow2 or raw' }),
+  imageOpts: toggle({
+    flags: '--image-opts',
+    summary: 'the file name is a list of options: driver=qcow2,file.filename=…',
+  }),
+  forceShare: toggle({ flags: '-U --force-share', summary: 'open even if it is in use' }),
+  objects: texts({ flags: '--object', summary: 'taken for compatibility', hidden: true }),
+} as const
+
+/** The values of `imageSourceOptions`. */
+export interface ImageSource {
+  readonly format: string | undefined
+  readonly imageOpts: boolean
+  readonly forceShare: boolean
+}
+
+/** How much of a chain is opened, and for what; see `ChainOptions`. */
+export type ImageUse = Pick<ChainOptions, 'writable' | 'backing' | 'dataFiles' | 'onBroken'>
+
+/** Opens the image of a verb; the chain is the caller's to close. */
+export function openImage(name: string, source: ImageSource, use: ImageUse = {}): Promise<Chain> {
+  if (source.forceShare && use.writable === true) {
+    throw new UsageError(
+      'FORCE_SHARE_WRITABLE',
+      'force-share=on can only be used with read-only images',
+    )
+  }
+  const { format } = source
+  return openChain(imageLocation(name, source), {
+    ...use,
+    gate: new Gate({ allowAll: true }),
+    ...(format === undefined ? {} : { format: driverNamed(format) }),
+  })
+}
+
+function driverNamed(format: string): NonNullable<ChainOptions['format']> {
+  // `file` stands for the bytes of the file as they are, which the chain knows too.
+  if (format === 'qcow2' || format === 'raw' || format === 'file') return format as 'raw'
+  throw unknownDriver(format)
+}
+
+/** The UsageError of a format that there is not, or not here. */
+export function unknownDriver(format: string): UsageError {
+  return new UsageError('UNKNOWN_FORMAT', `Unknown driver '${format}'`, { context: { format } })
+}
+
+/** The name of the image as the chain takes it. */
+export function imageLocation(name: string, { format, imageOpts }: ImageSource): string {
+  if (!imageOpts) return name
+  if (format !== undefined) {
+    throw new UsageError('CONFLICTING_OPTIONS', '--image-opts and --format are mutually exclusive')
+  }
+  return `json:${JSON.stringify(Object.fromEntries(parseKeyValues([name])))}`
+}

@@ -1,0 +1,119 @@
+/** `cowpoint map`: which bytes of the disk lie where. Prints while it walks: a map may be longer than memory. */
+
+import { ImageError } from '../../base/errors.ts'
+import { type MapExtent, mapChain } from '../../chain/index.ts'
+import { defineCommand } from '../command.ts'
+import { choice, converted } from '../options.ts'
+import type { Output } from '../output.ts'
+import { imageSourceOptions, openImage } from './image-source.ts'
+import { sizeArgument } from './source-options.ts'
+
+/** The verb `map`. */
+export const command = defineCommand({
+  name: 'map',
+  summary: 'show which bytes of the disk lie where',
+  manners: 'qemu-img',
+  options: {
+    ...imageSourceOptions,
+    output: choice({
+      flags: '--output',
+      summary: 'for people or for programs',
+      choices: ['human', 'json'],
+      default: 'human',
+      complaint: '--output must be used with human or json as argument',
+    }),
+    startOffset: converted({
+      flags: '-s --start-offset',
+      placeholder: 'offset',
+      summary: 'where on the disk to begin',
+      convert: (value) => sizeArgument('start offset', value),
+    }),
+    maxLength: converted({
+      flags: '-l --max-length',
+      placeholder: 'length',
+      summary: 'how much of the disk to look at',
+      convert: (value) => sizeArgument('max length', value),
+    }),
+  },
+  positionals: [{ name: 'file', summary: 'the image' }],
+  notes: [
+    'For people only data is shown; JSON has every byte, with `depth` 0 for the active layer.',
+  ],
+  examples: [{ line: 'cowpoint map --output=json disk.qcow2', summary: 'every run of bytes' }],
+  run: async ({ options, positionals: [name = ''] }, context) => {
+    await using chain = await openImage(name, options)
+    const printer =
+      options.output === 'json' ? jsonPrinter(context.stdout) : linePrinter(context.stdout)
+    await printer.begin()
+    const start = options.startOffset ?? 0
+    const { size } = chain.device
+    const end = options.maxLength === undefined ? size : Math.min(start + options.maxLength, size)
+    if (start >= end) await printer.run({ ...NOTHING, start })
+    else {
+      const { signal } = context
+      await context.withProgress({ label: 'map' }, async (onProgress) => {
+        for await (const run of mapChain(chain, start, end - start, { signal })) {
+          await printer.run(run)
+          onProgress({ done: run.start + run.length - start, total: end - start })
+        }
+      })
+    }
+    await printer.end()
+    return 0
+  },
+})
+
+/** Stands for a range in which nothing is. */
+const NOTHING: Omit<MapExtent, 'start'> = {
+  length: 0,
+  depth: 0,
+  present: false,
+  zero: false,
+  data: false,
+  compressed: false,
+}
+
+interface Printer {
+  begin(): Promise<void>
+  run(run: MapExtent): Promise<void>
+  end(): Promise<void>
+}
+
+const COLUMN = 16
+
+function linePrinter(stdout: Output): Printer {
+  const line = (offset: string, length: string, place: string, file: string): Promise<void> =>
+    stdout.line([offset, length, place].map((cell) => cell.padEnd(COLUMN)).join('') + file)
+  const hex = (value: number): string => (value === 0 ? '0' : `0x${value.toString(16)}`)
+  return {
+    begin: () => line('Offset', 'Length', 'Mapped to', 'File'),
+    run: async ({ start, length, data, zero, offset, filename }) => {
+      if (!data || zero) return
+      if (offset === undefined) {
+        throw new ImageError(
+          'NO_SINGLE_PLACE',
+          'File contains external, encrypted or compressed clusters',
+          { context: { offset: start } },
+        )
+      }
+      await line(hex(start), hex(length), hex(offset), filename ?? '')
+    },
+    end: async () => {},
+  }
+}
+
+function jsonPrinter(stdout: Output): Printer {
+  let separator = ''
+  return {
+    begin: () => stdout.write('['),
+    run: async ({ start, length, depth, present, zero, data, offset }) => {
+      const place = offset === undefined ? '' : `, "offset": ${offset}`
+      const kind = `"present": ${present}, "zero": ${zero}, "data": ${data}`
+      await stdout.write(
+        `${separator}{ "start": ${start}, "length": ${length}, "depth": ${depth}, ${kind}${place}}`,
+      )
+      separator = ',\n'
+    },
+    end: () => stdout.write(']\n'),
+  }
+}

@@ -1,0 +1,23 @@
+/** What to try next, for the codes where there is something to try. The library only says what is wrong. */
+
+import type { CowpointError } from '../base/errors.ts'
+
+const HINTS: Readonly<Record<string, (context: CowpointError['context']) => string>> = {
+  MISSING_COMMAND: usage,
+  UNKNOWN_COMMAND: usage,
+  UNKNOWN_OPTION: usage,
+  MISSING_OPTION_VALUE: usage,
+  MISSING_ARGUMENT: usage,
+  EXTRA_ARGUMENT: usage,
+}
+
+function usage({ verb }: CowpointError['context']): string {
+  return verb === undefined
+    ? "'cowpoint --help' lists the commands"
+    : `'cowpoint ${verb} --help' shows how it is used`
+}
+
+/** The hint for an error, if there is one. */
+export function hintFor(error: CowpointError): string | undefined {
+  return Object.hasOwn(HINTS, error.code) ? HINTS[error.code]?.(error.context) : undefined
+}

@@ -1,0 +1,74 @@
+/** The process around the program: arguments, streams, signals, exit status. Importing this file runs it. */
+
+import { IoError } from '../base/errors.ts'
+import type { Io } from './context.ts'
+import { Interrupted } from './exit.ts'
+import type { Sink } from './output.ts'
+import { runProgram } from './program.ts'
+
+const interruption = new AbortController()
+
+/** The first signal lets the work end cleanly, the second one does not wait. */
+for (const name of ['SIGINT', 'SIGTERM'] as const) {
+  process.on(name, () => {
+    const reason = new Interrupted(name)
+    if (interruption.signal.aborted) process.exit(reason.status)
+    interruption.abort(reason)
+  })
+}
+
+/** The stream is touched at the first use only: setting one up costs milliseconds. */
+function sink(
+  open: () => NodeJS.WriteStream,
+  onFailure: (error: NodeJS.ErrnoException) => void,
+): Sink {
+  let opened: NodeJS.WriteStream | undefined
+  let isGone = false
+  const stream = (): NodeJS.WriteStream => {
+    // The callback of `write` hears of failures; without a listener the event would end the process.
+    opened ??= open().on('error', () => {})
+    return opened
+  }
+  return {
+    write: (chunk) =>
+      new Promise((resolve) => {
+        if (isGone) return resolve()
+        stream().write(chunk, (error) => {
+          if (error) {
+            isGone = true
+            onFailure(error)
+          }
+          resolve()
+        })
+      }),
+    get isTerminal() {
+      return stream().isTTY === true
+    },
+    get columnCount() {
+      return stream().columns ?? 80
+    },
+  }
+}
+
+/** Nobody reads any more: that ends the work as a signal would. Anything else is a failure of the host. */
+function outputLost(error: NodeJS.ErrnoException): void {
+  interruption.abort(
+    error.code === 'EPIPE'
+      ? new Interrupted('SIGPIPE')
+      : new IoError('OUTPUT_FAILED', `standard output takes no more: ${error.code}`, {
+          cause: error,
+        }),
+  )
+}
+
+const io: Io = {
+  stdin: { [Symbol.asyncIterator]: () => process.stdin[Symbol.asyncIterator]() },
+  stdout: sink(() => process.stdout, outputLost),
+  stderr: sink(
+    () => process.stderr,
+    () => {},
+  ),
+  signal: interruption.signal,
+}
+
+void runProgram(process.argv.slice(2), io).then((status) => process.exit(status))

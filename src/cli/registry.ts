@@ -1,0 +1,60 @@
+/** All verbs: one line each for the overview, and how to load the module of the one that was asked for. */
+
+import type { Command } from './command.ts'
+
+/** A verb that is not loaded yet. */
+export interface Entry {
+  readonly name: string
+  readonly aliases: readonly string[]
+  readonly summary: string
+  load(): Promise<{ readonly command: Command }>
+}
+
+function entry(name: string, summary: string, load: Entry['load'], ...aliases: string[]): Entry {
+  return { name, aliases, summary, load }
+}
+
+/** In the order of the overview. */
+export const COMMANDS: readonly Entry[] = [
+  entry('info', 'show what is known about an image', () => import('./commands/info.ts')),
+  entry('create', 'create an empty image', () => import('./commands/create.ts')),
+  entry(
+    'convert',
+    'copy images into another image or format',
+    () => import('./commands/convert.ts'),
+  ),
+  entry('map', 'show which bytes of the disk lie where', () => import('./commands/map.ts')),
+  entry(
+    'check',
+    'check that the tables of an image agree with each other',
+    () => import('./commands/check.ts'),
+  ),
+  entry(
+    'compare',
+    'check whether two images have the same content',
+    () => import('./commands/compare.ts'),
+  ),
+  entry(
+    'measure',
+    'calculate the space that a new image needs',
+    () => import('./commands/measure.ts'),
+  ),
+  entry(
+    'snapshot',
+    'list, create, apply or delete internal snapshots',
+    () => import('./commands/snapshot.ts'),
+  ),
+  entry('resize', 'change the virtual size of an image', () => import('./commands/resize.ts')),
+  entry('dd', 'copy blocks of an image into a new one', () => import('./commands/dd.ts')),
+  entry('io', 'read, write and query an image by a script', () => import('./commands/io.ts')),
+  entry(
+    'version',
+    'show the versions of cowpoint and of Node',
+    () => import('./commands/version.ts'),
+  ),
+]
+
+/** The verb of that name or alias. */
+export function findCommand(name: string): Entry | undefined {
+  return COMMANDS.find((one) => one.name === name || one.aliases.includes(name))
+}

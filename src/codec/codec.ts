@@ -1,0 +1,33 @@
+/** What a codec of compressed clusters is, and how one is got by its name. */
+
+import { ImageError } from '../base/errors.ts'
+
+/** The methods that an image can name. */
+export type CodecName = 'zlib' | 'zstd'
+
+/** Packs and unpacks one cluster at a time, on this thread. */
+export interface ClusterCodec {
+  readonly name: CodecName
+  /** The packed bytes, or undefined where they would not be fewer. */
+  compress(source: Uint8Array): Uint8Array | undefined
+  /**
+   * Fills all of `target` from packed bytes, behind which anything may follow (clusters are stored in whole sectors). Throws an
+   * ImageError, code `COMPRESSED_DATA`, where they are damaged or too few; never produces more than `target` holds.
+   */
+  decompress(source: Uint8Array, target: Uint8Array): void
+}
+
+/** The error of packed bytes that do not unpack. */
+export function compressedDataError(name: CodecName, reason: string, cause?: unknown): ImageError {
+  return new ImageError('COMPRESSED_DATA', `${name} data does not unpack: ${reason}`, {
+    context: { codec: name, reason },
+    cause,
+  })
+}
+
+/** Gets a codec ready; the first call for zstd may load a library. */
+export async function loadCodec(name: CodecName): Promise<ClusterCodec> {
+  return name === 'zlib'
+    ? (await import('./zlib.ts')).zlibCodec
+    : (await import('./zstd.ts')).zstd()
+}

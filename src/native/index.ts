@@ -1,0 +1,8 @@
+/** The door of native: what the kernel can do and Node cannot, each with a plain answer where it cannot be reached. */
+
+export { type CopyEnd, copyRange } from './copy-range.ts'
+export { disableNative, SystemCallError } from './libc.ts'
+export { type Libzstd, libzstd } from './libzstd.ts'
+export { type FileRangeLock, getLock, type LockKind, setLock } from './range-locks.ts'
+export { nextData, nextHole } from './seek.ts'
+export { fallocate, punchHole, zeroRange } from './space.ts'

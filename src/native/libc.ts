@@ -1,0 +1,126 @@
+/**
+ * The C library through koffi: loaded at the first use, never at import, and only on 64-bit Linux. Elsewhere, and where
+ * koffi cannot load, `libc()` is undefined and every caller has a way without it.
+ */
+
+import { constants } from 'node:os'
+import { loadPackage } from '../base/load-package.ts'
+
+type Koffi = typeof import('koffi').default
+
+/** The calls that are used; 64-bit results are numbers here, since no file is that large. */
+export interface Libc {
+  fallocate(fd: number, mode: number, offset: number, length: number): number
+  lseek(fd: number, offset: number, whence: number): number
+  copyFileRange(
+    sourceFd: number,
+    sourceOffset: BigInt64Array,
+    targetFd: number,
+    targetOffset: BigInt64Array,
+    length: number,
+    flags: number,
+  ): number
+  fcntl(fd: number, command: number, argument: Uint8Array): number
+  errno(): number
+}
+
+const WIDE_ARCHITECTURES = new Set(['x64', 'arm64', 'riscv64', 'loong64', 's390x', 'ppc64'])
+
+let koffiLoaded: Koffi | null | undefined
+let disabled = false
+let libcLoaded: Libc | null | undefined
+
+/** koffi, or undefined where it cannot load. */
+export function loadKoffi(): Koffi | undefined {
+  if (koffiLoaded === undefined) {
+    koffiLoaded = null
+    try {
+      koffiLoaded = loadPackage('koffi') as Koffi
+    } catch {
+      // Stays null: an optional power that this host lacks.
+    }
+  }
+  return koffiLoaded ?? undefined
+}
+
+/** The C library, or undefined where it cannot be reached. */
+export function libc(): Libc | undefined {
+  if (disabled) return undefined
+  if (libcLoaded === undefined) libcLoaded = loadLibc() ?? null
+  return libcLoaded ?? undefined
+}
+
+/** Acts as on a host without koffi while `off`; for tests of the other ways. */
+export function disableNative(off: boolean): void {
+  disabled = off
+}
+
+/** Whether `disableNative` is in force. */
+export function nativeDisabled(): boolean {
+  return disabled
+}
+
+function loadLibc(): Libc | undefined {
+  if (process.platform !== 'linux' || !WIDE_ARCHITECTURES.has(process.arch)) return undefined
+  const koffi = loadKoffi()
+  if (koffi === undefined) return undefined
+  try {
+    const library = koffi.load(null)
+    const fcntl = library.func('int fcntl(int fd, int command, ...)')
+    return {
+      fallocate: library.func('int fallocate(int fd, int mode, int64 offset, int64 length)'),
+      lseek: library.func('int64 lseek(int fd, int64 offset, int whence)'),
+      copyFileRange: library.func(
+        'int64 copy_file_range(int in, int64 *inOffset, int out, int64 *outOffset, size_t length, uint flags)',
+      ),
+      fcntl: (fd, command, argument) => fcntl(fd, command, 'void *', argument),
+      errno: () => koffi.errno(),
+    }
+  } catch {
+    return undefined
+  }
+}
+
+const errnoNames = new Map<number, string>()
+
+/** The name of an errno: `ENOSPC`. */
+export function errnoName(errno: number): string {
+  if (errnoNames.size === 0) {
+    for (const [name, value] of Object.entries(constants.errno)) {
+      if (!errnoNames.has(value)) errnoNames.set(value, name)
+    }
+  }
+  return errnoNames.get(errno) ?? `ERRNO_${errno}`
+}
+
+/** What a failed call throws: shaped as Node's own system errors are. */
+export class SystemCallError extends Error {
+  override readonly name = 'SystemCallError'
+  readonly code: string
+  readonly errno: number
+  readonly syscall: string
+
+  constructor(syscall: string, errno: number) {
+    const code = errnoName(errno)
+    super(`${code}: ${syscall}`)
+    this.code = code
+    this.errno = -errno
+    this.syscall = syscall
+  }
+}
+
+/** Whether an errno says that the host or the file system knows no such call. */
+export function isUnsupported(errno: number): boolean {
+  const { ENOSYS, EOPNOTSUPP, ENOTSUP, EINVAL, ENODEV, ENOTTY } = constants.errno
+  return [ENOSYS, EOPNOTSUPP, ENOTSUP, EINVAL, ENODEV, ENOTTY].includes(errno)
+}
+
+/** Runs `call` until it is not interrupted by a signal; returns its result and, below zero, its errno. */
+export function retry(library: Libc, call: () => number): { result: number; errno: number } {
+  for (;;) {
+    const result = Number(call())
+    if (result >= 0) return { result, errno: 0 }
+    const errno = library.errno()
+    if (errno !== constants.errno.EINTR) return { result, errno }
+  }
+}

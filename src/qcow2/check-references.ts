@@ -1,0 +1,401 @@
+/**
+ * Counts the references to every host cluster while `walk.ts` goes through an image, and finds entries that break the format. The
+ * counts are compared with the stored refcounts by `check-refcounts.ts`.
+ */
+
+import { hex } from '../base/bytes.ts'
+import { type FindingMark, type Findings, hexWords } from './check-findings.ts'
+import type { CheckedSnapshot } from './check-snapshots.ts'
+import { ClusterCounts, type CountPage, PAGE_BITS, PAGE_CLUSTERS } from './cluster-counts.ts'
+import type { ImageParts } from './image-parts.ts'
+import {
+  HI_COMPRESSED,
+  HI_COPIED,
+  HI_OFFSET_MASK,
+  LO_OFFSET_MASK,
+  LO_ZERO,
+} from './layout/constants.ts'
+import { compressedLength, compressedOffset, l1Reserved, l2Reserved } from './layout/entries.ts'
+import { refcountCodec } from './layout/refcounts.ts'
+import type { L1Place, L2Mention, StructureKind, StructureVisitor } from './walk.ts'
+
+const TWO_32 = 0x100000000
+const PAGE_MASK = PAGE_CLUSTERS - 1
+
+/** How the active view's clusters lie in the file. */
+export interface Layout {
+  allocatedClusters: number
+  /** Clusters that do not follow the one before them in their table; compressed ones always. */
+  fragmentedClusters: number
+  compressedClusters: number
+}
+
+/** What was found in a table that is named again. */
+interface Seen {
+  readonly layout: Layout
+  readonly from: FindingMark
+  readonly to: FindingMark
+}
+
+/** Told that a structure takes a range of the file. */
+export type StructureListener = (kind: StructureKind, offset: number, length: number) => void
+
+/** The visitor that counts. */
+export class ReferenceCounter implements StructureVisitor {
+  readonly counts: ClusterCounts
+  readonly layout: Layout = { allocatedClusters: 0, fragmentedClusters: 0, compressedClusters: 0 }
+  /** Some count went over its maximum. */
+  overflowed = false
+  /** Some table was counted for several mentions at once, so that overflows come earlier than in a replay. */
+  weighted = false
+  /** Entries of L2 tables that a replay would go through. */
+  replayEntryCount = 0
+  readonly #parts: ImageParts
+  readonly #findings: Findings
+  readonly #onStructure: StructureListener | undefined
+  readonly #seen = new Map<number, Seen>()
+  /** Clusters that lie in the file; the only ones counted without a closer look. */
+  readonly #inFile: number
+  /** Overflows in the table at hand, which are no part of what is found in it again. */
+  readonly #overflows: [cluster: number, times: number][] = []
+  #weight = 1
+  /** Where the next cluster of the table continues the last, in clusters; 0 at the start. */
+  #next = 0
+
+  constructor(parts: ImageParts, findings: Findings, onStructure?: StructureListener) {
+    this.#parts = parts
+    this.#findings = findings
+    this.#onStructure = onStructure
+    const { maximum } = refcountCodec(parts.geometry.refcountOrder)
+    this.#inFile = Math.ceil(parts.fileLength / parts.geometry.clusterSize)
+    this.counts = new ClusterCounts(this.#inFile, maximum)
+  }
+
+  structure(kind: StructureKind, offset: number, length: number): void {
+    if (length <= 0) return
+    this.#weight = 1
+    const counted = this.#count(offset, length)
+    if (kind === 'l2-table' && offset % this.#parts.geometry.clusterSize !== 0) {
+      this.#findings.corruption(
+        'L2_TABLE_UNALIGNED',
+        () =>
+          `ERROR l2_offset=${offset.toString(16)}: Table is not cluster aligned; L1 entry corrupted`,
+        { offset },
+      )
+    }
+    if (counted) this.#onStructure?.(kind, offset, length)
+  }
+
+  snapshot(place: L1Place, index: number): void {
+    const { externalData, snapshotCount } = this.#parts
+    if (index === 0 && externalData) {
+      this.#findings.corruption(
+        'SNAPSHOTS_WITH_DATA_FILE',
+        () => `ERROR ${snapshotCount} snapshots in image with data file`,
+      )
+    }
+    const { fault } = place
+    if (fault === undefined) return
+    const { id, name } = place as CheckedSnapshot
+    this.#findings.corruption(
+      'SNAPSHOT_L1_TABLE',
+      () => `ERROR snapshot ${id} (${name}) ${fault}; snapshot table entry corrupted`,
+      { offset: place.l1TableOffset },
+    )
+  }
+
+  l1Entry(hi: number, lo: number, _index: number): void {
+    if (l1Reserved(hi, lo)) {
+      this.#findings.corruption(
+        'L1_RESERVED_BITS',
+        () => `ERROR found L1 entry with reserved bits set: ${hexWords(hi, lo)}`,
+      )
+    }
+  }
+
+  l2Table(table: DataView, mention: L2Mention): void {
+    const { geometry, externalData } = this.#parts
+    const findings = this.#findings
+    const before = { ...this.layout }
+    const from = findings.mark()
+    this.#weight = mention.weight
+    this.#next = 0
+    if (mention.weight > 1) this.weighted = true
+    this.replayEntryCount += mention.weight * geometry.l2Entries
+    if (externalData) this.#scanSlowly(table)
+    else if (geometry.extendedL2) this.#scanExtended(table)
+    else this.#scan(table)
+    const layout = {
+      allocatedClusters: this.layout.allocatedClusters - before.allocatedClusters,
+      fragmentedClusters: this.layout.fragmentedClusters - before.fragmentedClusters,
+      compressedClusters: this.layout.compressedClusters - before.compressedClusters,
+    }
+    if (!mention.active) Object.assign(this.layout, before)
+    if (mention.weight > 1) {
+      this.#seen.set(mention.offset, { layout, from, to: findings.mark() })
+    }
+    this.#flushOverflows()
+  }
+
+  l2TableAgain(mention: L2Mention): void {
+    const seen = this.#seen.get(mention.offset)
+    if (seen === undefined) return
+    this.#findings.repeat(seen.from, seen.to)
+    if (!mention.active) return
+    this.layout.allocatedClusters += seen.layout.allocatedClusters
+    this.layout.fragmentedClusters += seen.layout.fragmentedClusters
+    this.layout.compressedClusters += seen.layout.compressedClusters
+  }
+
+  refcountEntry(hi: number, lo: number, index: number): void {
+    const { clusterSize } = this.#parts.geometry
+    const offset = hi * TWO_32 + ((lo & LO_OFFSET_MASK) >>> 0)
+    const findings = this.#findings
+    if ((lo & 0x1ff) !== 0) {
+      findings.corruption(
+        'REFCOUNT_TABLE_RESERVED_BITS',
+        () => `ERROR refcount table entry ${index} has reserved bits set`,
+      )
+    } else if ((lo & (clusterSize - 1)) !== 0) {
+      findings.corruption(
+        'REFCOUNT_BLOCK_UNALIGNED',
+        () =>
+          `ERROR refcount block ${index} is not cluster aligned; refcount table entry corrupted`,
+        { offset },
+      )
+    } else if (offset / clusterSize >= this.counts.clusterCount) {
+      findings.corruption(
+        'REFCOUNT_BLOCK_OUTSIDE',
+        () => `ERROR refcount block ${index} is outside image`,
+        { offset },
+      )
+    } else {
+      this.structure('refcount-block', offset, clusterSize)
+      const count = this.counts.get(offset / clusterSize)
+      if (count === 1) return
+      findings.corruption(
+        'REFCOUNT_BLOCK_SHARED',
+        () => `ERROR refcount block ${index} refcount=${count}`,
+        { offset, cluster: offset / clusterSize },
+      )
+    }
+  }
+
+  /** Standard entries. The common kind, a whole cluster in the file, is counted here; the rest goes to `#entry`. */
+  #scan(table: DataView): void {
+    const { clusterBits, clusterSize } = this.#parts.geometry
+    const scale = 2 ** (32 - clusterBits)
+    const lowMask = clusterSize - 2
+    const inFile = this.#inFile
+    const weight = this.#weight
+    const { counts } = this
+    const { maximum } = counts
+    let page: CountPage = counts.page(0)
+    let pageIndex = 0
+    let allocated = 0
+    let fragmented = 0
+    let next = 0
+    for (let at = 0; at < table.byteLength; at += 8) {
+      const hi = table.getUint32(at)
+      const lo = table.getUint32(at + 4)
+      if (hi === 0 && lo <= LO_ZERO) continue
+      const cluster = (hi & HI_OFFSET_MASK) * scale + (lo >>> clusterBits)
+      const plain = (hi & 0x7f000000) === 0 && (lo & lowMask) === 0
+      if (!plain || cluster === 0 || cluster >= inFile) {
+        this.#next = next
+        this.#entry(at >>> 3, hi, lo, 0, 0)
+        next = this.#next
+        continue
+      }
+      allocated++
+      if (next !== 0 && cluster !== next) fragmented++
+      next = cluster + 1
+      if (cluster >>> PAGE_BITS !== pageIndex) {
+        pageIndex = cluster >>> PAGE_BITS
+        page = counts.page(pageIndex)
+      }
+      const count = (page[cluster & PAGE_MASK] as number) + weight
+      if (count > maximum) this.#add(cluster)
+      else page[cluster & PAGE_MASK] = count
+    }
+    this.layout.allocatedClusters += allocated
+    this.layout.fragmentedClusters += fragmented
+  }
+
+  /** Extended entries: the same with a subcluster bitmap behind each. */
+  #scanExtended(table: DataView): void {
+    const { clusterBits, clusterSize } = this.#parts.geometry
+    const scale = 2 ** (32 - clusterBits)
+    const lowMask = clusterSize - 1
+    const { layout, counts } = this
+    for (let at = 0; at < table.byteLength; at += 16) {
+      const hi = table.getUint32(at)
+      const lo = table.getUint32(at + 4)
+      const zeroes = table.getUint32(at + 8)
+      const allocated = table.getUint32(at + 12)
+      if ((hi | lo | allocated) === 0) continue
+      const cluster = (hi & HI_OFFSET_MASK) * scale + (lo >>> clusterBits)
+      const plain = ((hi & 0x7f000000) | (lo & lowMask) | (zeroes & allocated)) === 0
+      if (!plain || cluster === 0 || cluster >= this.#inFile) {
+        this.#entry(at >>> 4, hi, lo, zeroes, allocated)
+        continue
+      }
+      layout.allocatedClusters++
+      if (this.#next !== 0 && cluster !== this.#next) layout.fragmentedClusters++
+      this.#next = cluster + 1
+      if (counts.get(cluster) + this.#weight > counts.maximum) this.#add(cluster)
+      else counts.add(cluster, this.#weight)
+    }
+  }
+
+  /** Entries of an image whose data lies in another file. */
+  #scanSlowly(table: DataView): void {
+    const { extendedL2, l2EntrySize } = this.#parts.geometry
+    for (let at = 0; at < table.byteLength; at += l2EntrySize) {
+      const hi = table.getUint32(at)
+      const lo = table.getUint32(at + 4)
+      const zeroes = extendedL2 ? table.getUint32(at + 8) : 0
+      const allocated = extendedL2 ? table.getUint32(at + 12) : 0
+      if (hi === 0 && lo <= LO_ZERO && allocated === 0) continue
+      this.#entry(at / l2EntrySize, hi, lo, zeroes, allocated)
+    }
+  }
+
+  /** Any entry, with all that can be wrong with it. */
+  #entry(index: number, hi: number, lo: number, zeroes: number, allocated: number): void {
+    if ((hi & HI_COMPRESSED) !== 0) {
+      this.#compressed(index, hi, lo, (zeroes | allocated) !== 0)
+      return
+    }
+    const { geometry, externalData } = this.#parts
+    const findings = this.#findings
+    if (l2Reserved(hi, lo, false)) {
+      findings.corruption(
+        'L2_RESERVED_BITS',
+        () => `ERROR found l2 entry with reserved bits set: ${hexWords(hi, lo)}`,
+      )
+    }
+    const offset = (hi & HI_OFFSET_MASK) * TWO_32 + ((lo & LO_OFFSET_MASK) >>> 0)
+    const zero = !geometry.extendedL2 && (lo & LO_ZERO) !== 0
+    // Offset 0 is a place in a data file, where the copied flag says so.
+    if (offset === 0 && (zero || !externalData || (hi & HI_COPIED) === 0)) {
+      if (allocated !== 0) {
+        findings.corruption(
+          'UNALLOCATED_WITH_BITMAP',
+          () => 'ERROR: Unallocated cluster has non-zero subcluster allocation map',
+        )
+      }
+      return
+    }
+    this.#wholeCluster(offset, geometry.extendedL2 ? allocated === 0 : zero, zeroes & allocated)
+  }
+
+  #wholeCluster(offset: number, preallocated: boolean, contradiction: number): void {
+    const { clusterSize } = this.#parts.geometry
+    const findings = this.#findings
+    if (contradiction !== 0) {
+      findings.corruption(
+        'SUBCLUSTER_BITMAP',
+        () =>
+          `ERROR offset=${offset.toString(16)}: Allocated cluster has corrupted subcluster allocation bitmap`,
+        { offset },
+      )
+    }
+    if (offset % clusterSize !== 0) {
+      const what = preallocated ? 'Preallocated' : 'Data'
+      findings.corruption(
+        'CLUSTER_UNALIGNED',
+        () =>
+          `ERROR offset=${offset.toString(16)}: ${what} cluster is not properly aligned; L2 entry corrupted.`,
+        { offset },
+      )
+    }
+    this.layout.allocatedClusters++
+    const cluster = offset / clusterSize
+    if (this.#next !== 0 && cluster !== this.#next) this.layout.fragmentedClusters++
+    this.#next = cluster + 1
+    if (!this.#parts.externalData) this.#count(offset, clusterSize)
+  }
+
+  #compressed(index: number, hiWord: number, lo: number, hasBitmap: boolean): void {
+    const { geometry, externalData } = this.#parts
+    const findings = this.#findings
+    const offsetHi = hiWord & (2 ** (38 - geometry.clusterBits) - 1)
+    let hi = hiWord
+    if ((hi & HI_COPIED) !== 0) {
+      findings.corruption(
+        'COMPRESSED_COPIED',
+        () =>
+          `ERROR: coffset=0x${hexWords(offsetHi, lo)}: copied flag must never be set for compressed clusters`,
+      )
+      hi &= ~HI_COPIED
+    }
+    if (externalData || hasBitmap) {
+      const [code, what] = externalData
+        ? ['COMPRESSED_WITH_DATA_FILE', 'data file']
+        : ['COMPRESSED_WITH_BITMAP', 'non-zero subcluster allocation bitmap']
+      findings.corruption(
+        code as string,
+        () => `ERROR compressed cluster ${index} with ${what}, entry=0x${hexWords(hi, lo)}`,
+      )
+      return
+    }
+    const offset = compressedOffset(hi, lo, geometry)
+    this.#count(offset, compressedLength(hi, lo, geometry), () => hexWords(offsetHi, lo))
+    this.layout.allocatedClusters++
+    this.layout.compressedClusters++
+    this.layout.fragmentedClusters++
+  }
+
+  /** Counts a range; `offsetText` where the number may be rounded. */
+  #count(offset: number, length: number, offsetText = () => offset.toString(16)): boolean {
+    const { clusterSize, clusterBits } = this.#parts.geometry
+    // The last cluster may reach past the end of the file, but no cluster may lie past it whole.
+    if (offset + length - this.#parts.fileLength >= clusterSize) {
+      this.#findings.corruption(
+        'REFERENCE_PAST_END',
+        () =>
+          `ERROR: counting reference for region exceeding the end of the file by one cluster or more: offset 0x${offsetText()} size 0x${length.toString(16)}`,
+        { offset },
+      )
+      return false
+    }
+    const last = Math.floor((offset + length - 1) / clusterSize)
+    this.counts.reach(last)
+    for (let cluster = Math.floor(offset / 2 ** clusterBits); cluster <= last; cluster++) {
+      this.#add(cluster)
+    }
+    return true
+  }
+
+  #add(cluster: number): void {
+    const excess = this.counts.add(cluster, this.#weight)
+    if (excess === 0) return
+    this.overflowed = true
+    if (this.#weight === 1) this.#reportOverflow(cluster)
+    else this.#overflows.push([cluster, excess])
+  }
+
+  #flushOverflows(): void {
+    for (const [cluster, times] of this.#overflows) {
+      const listed = Math.min(times, Math.max(1, this.#findings.limit))
+      for (let time = 0; time < listed; time++) this.#reportOverflow(cluster)
+      this.#findings.unlisted(times - listed)
+    }
+    this.#overflows.length = 0
+  }
+
+  #reportOverflow(cluster: number): void {
+    const { clusterSize } = this.#parts.geometry
+    this.#findings.corruption(
+      'REFCOUNT_OVERFLOW',
+      () => `ERROR overflow cluster offset=${hex(cluster * clusterSize)}`,
+      { offset: cluster * clusterSize, cluster },
+    )
+    this.#findings.note(
+      'REFCOUNT_OVERFLOW',
+      () =>
+        'Use qemu-img amend to increase the refcount entry width or qemu-img convert to create a clean copy if the image cannot be opened for writing',
+    )
+  }
+}

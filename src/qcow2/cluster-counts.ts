@@ -1,0 +1,74 @@
+/**
+ * A number per host cluster (references counted, or refcounts read), in pages that exist only where a number is not zero, so that
+ * memory follows what an image holds and not what its tables claim.
+ */
+
+/** Clusters in a page, as a power of two. */
+export const PAGE_BITS = 15
+/** Clusters in a page. */
+export const PAGE_CLUSTERS = 2 ** PAGE_BITS
+const PAGE_MASK = PAGE_CLUSTERS - 1
+
+/** The numbers of one page of clusters; 16 bits wide where no higher number can occur. */
+export type CountPage = Uint16Array | Float64Array
+
+/** Numbers by host cluster, zero where nothing was set, none above `maximum`. */
+export class ClusterCounts {
+  readonly maximum: number
+  /** Clusters from here on are outside; grows by `reach`. */
+  clusterCount: number
+  readonly #narrow: boolean
+  readonly #pages: (CountPage | undefined)[] = []
+
+  constructor(clusterCount: number, maximum: number) {
+    this.clusterCount = clusterCount
+    this.maximum = maximum
+    this.#narrow = maximum <= 0xffff
+  }
+
+  get(cluster: number): number {
+    return this.#pages[cluster >>> PAGE_BITS]?.[cluster & PAGE_MASK] ?? 0
+  }
+
+  set(cluster: number, count: number): void {
+    this.page(cluster >>> PAGE_BITS)[cluster & PAGE_MASK] = count
+  }
+
+  /** Adds `weight`, up to the maximum, and returns how much of it did not fit. */
+  add(cluster: number, weight: number): number {
+    const page = this.page(cluster >>> PAGE_BITS)
+    const at = cluster & PAGE_MASK
+    const sum = (page[at] as number) + weight
+    page[at] = Math.min(sum, this.maximum)
+    return Math.max(0, sum - this.maximum)
+  }
+
+  /** Makes `cluster` belong to those that are counted. */
+  reach(cluster: number): void {
+    if (cluster >= this.clusterCount) this.clusterCount = cluster + 1
+  }
+
+  /** The page of the clusters from `index * PAGE_CLUSTERS` on, made where it is missing. */
+  page(index: number): CountPage {
+    let page = this.#pages[index]
+    if (page === undefined) {
+      page = this.#narrow ? new Uint16Array(PAGE_CLUSTERS) : new Float64Array(PAGE_CLUSTERS)
+      this.#pages[index] = page
+    }
+    return page
+  }
+
+  /** The page, where there is one. */
+  existingPage(index: number): CountPage | undefined {
+    return this.#pages[index]
+  }
+
+  /** The highest cluster whose number is not zero, or -1. */
+  highest(): number {
+    for (let index = this.#pages.length - 1; index >= 0; index--) {
+      const last = this.#pages[index]?.findLastIndex((count: number) => count !== 0) ?? -1
+      if (last !== -1) return index * PAGE_CLUSTERS + last
+    }
+    return -1
+  }
+}

@@ -1,0 +1,89 @@
+/**
+ * What a qcow2 image says about itself beyond its size: the facts that `info` prints. Reads the header, the bitmap
+ * directory and the encryption header, never guest data; how facts are laid out is left to the reader.
+ */
+
+import type { Qcow2Image } from './image.ts'
+import { AUTOCLEAR, COMPATIBLE, INCOMPATIBLE } from './layout/constants.ts'
+import { encryptionHeader } from './layout/extensions.ts'
+import { type CompressionType, hasIncompatible } from './layout/header.ts'
+import { LUKS_HEADER_LENGTH, type LuksHeader, parseLuksHeader } from './layout/luks-header.ts'
+
+/** One persistent dirty bitmap in a description. */
+export interface BitmapDescription {
+  readonly name: string
+  /** Guest bytes that one bit stands for. */
+  readonly granularity: number
+  /** Was not stored properly and can only be removed. */
+  readonly inUse: boolean
+  /** Enabled: writers record what they change. */
+  readonly auto: boolean
+}
+
+/** How the guest data is encrypted; `luks` is absent where the LUKS header cannot be read. */
+export type EncryptionDescription =
+  | { readonly format: 'aes' }
+  | { readonly format: 'luks'; readonly luks: LuksHeader | undefined }
+
+/** Facts of the format. Those that version 2 cannot express are `undefined` there. */
+export interface Qcow2Description {
+  readonly version: 2 | 3
+  readonly clusterSize: number
+  readonly compressionType: CompressionType
+  readonly refcountBits: number
+  /** Refcounts may be out of date: the image was not closed. */
+  readonly dirty: boolean
+  readonly lazyRefcounts: boolean | undefined
+  readonly corrupt: boolean | undefined
+  readonly extendedL2: boolean | undefined
+  readonly dataFile: { readonly name: string | undefined; readonly raw: boolean } | undefined
+  /** `undefined` where the image has no bitmaps. */
+  readonly bitmaps: readonly BitmapDescription[] | undefined
+  readonly encryption: EncryptionDescription | undefined
+}
+
+/** Describes an open image. Rejects with an ImageError where the bitmap directory is broken. */
+export async function describeImage(image: Qcow2Image): Promise<Qcow2Description> {
+  const { header } = image
+  const modern = header.version === 3
+  const bitmaps = await describeBitmaps(image)
+  return {
+    version: header.version,
+    clusterSize: 2 ** header.clusterBits,
+    compressionType: header.compressionType,
+    refcountBits: 2 ** header.refcountOrder,
+    dirty: hasIncompatible(header, INCOMPATIBLE.dirty),
+    lazyRefcounts: modern
+      ? (header.compatibleFeatures & COMPATIBLE.lazyRefcounts) !== 0n
+      : undefined,
+    corrupt: modern ? hasIncompatible(header, INCOMPATIBLE.corrupt) : undefined,
+    extendedL2: modern ? hasIncompatible(header, INCOMPATIBLE.extendedL2) : undefined,
+    dataFile: image.dataFileReference,
+    bitmaps: bitmaps.length === 0 ? undefined : bitmaps,
+    encryption: await describeEncryption(image),
+  }
+}
+
+async function describeBitmaps(image: Qcow2Image): Promise<BitmapDescription[]> {
+  // Software that does not know bitmaps has written since: what is stored is void.
+  if ((image.header.autoclearFeatures & AUTOCLEAR.bitmaps) === 0n) return []
+  const bitmaps = await image.bitmaps()
+  return bitmaps.map(({ name, granularityBits, inUse, auto }) => ({
+    name,
+    granularity: 2 ** granularityBits,
+    inUse,
+    auto,
+  }))
+}
+
+async function describeEncryption(image: Qcow2Image): Promise<EncryptionDescription | undefined> {
+  if (image.encryption === undefined) return undefined
+  if (image.encryption === 'aes') return { format: 'aes' }
+  const place = encryptionHeader(image.header.extensions)
+  if (place === undefined || place.offset + LUKS_HEADER_LENGTH > image.file.size) {
+    return { format: 'luks', luks: undefined }
+  }
+  const bytes = new Uint8Array(LUKS_HEADER_LENGTH)
+  await image.file.read(place.offset, bytes)
+  return { format: 'luks', luks: parseLuksHeader(bytes) }
+}

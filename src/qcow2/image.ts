@@ -1,0 +1,329 @@
+/**
+ * A qcow2 image: a device that stands on a device. It opens nothing: file, data file and backing are handed
+ * to it. This class owns the life of an open image and says who waits for whom; the work is done in io/,
+ * metadata/ and the verbs beside it.
+ */
+
+import { UsageError } from '../base/errors.ts'
+import {
+  type BlockDevice,
+  type BlockSizes,
+  type Capabilities,
+  type Extent,
+  checkRange,
+  checkSize,
+  deviceClosed,
+} from '../block/index.ts'
+import { discardGuest, zeroGuest } from './io/discard.ts'
+import { guestExtents } from './io/extents.ts'
+import { type ReadView, readGuest } from './io/read.ts'
+import { writeCompressedGuest } from './io/write-compressed.ts'
+import { writeGuest } from './io/write.ts'
+import { EXTENSION } from './layout/constants.ts'
+import { extensionText } from './layout/extensions.ts'
+import { type Geometry, vmStateOffset } from './layout/geometry.ts'
+import type { Header } from './layout/header.ts'
+import type { SnapshotRecord } from './layout/snapshot-table.ts'
+import { type BitmapRecord, readBitmapDirectory } from './metadata/bitmap-store.ts'
+import { beginChange, beginGuestWrite } from './metadata/begin-write.ts'
+import { commit } from './metadata/commit.ts'
+import { HostFile } from './metadata/host-file.ts'
+import { type Mapping, map, resident } from './metadata/mapping.ts'
+import { openState } from './metadata/open-state.ts'
+import { type Qcow2State, dataFileIsRaw } from './metadata/state.ts'
+import { growDisk } from './resize.ts'
+import { type SnapshotOptions, applySnapshot, createSnapshot, deleteSnapshot } from './snapshots.ts'
+import { SnapshotView } from './snapshot-view.ts'
+import { growVmState } from './vm-state.ts'
+
+/** How an image is opened. */
+export interface OpenOptions {
+  /** Default false: nothing is ever written. */
+  readonly writable?: boolean
+  /** For messages; default the file's name. */
+  readonly name?: string
+  /** The external data file, for images that have one; needed for guest data only. Not owned. */
+  readonly dataFile?: BlockDevice
+  /** What shows where this image has nothing. Not owned. */
+  readonly backing?: BlockDevice
+  /** Memory for L2 tables in bytes; default 32 MiB. */
+  readonly cacheSize?: number
+  /** What happens to the host space of freed clusters; default `punch`: it is given back. */
+  readonly discard?: 'punch' | 'keep'
+}
+
+const DEFAULT_CACHE = 32 * 1024 * 1024
+const EVERYTHING = Number.POSITIVE_INFINITY
+
+/** An open image; as a device it is the active disk. It owns the file that it was opened on. */
+export class Qcow2Image implements BlockDevice {
+  readonly file: BlockDevice
+  readonly can: Capabilities
+  readonly blockSizes: BlockSizes
+  readonly #state: Qcow2State
+  #closed = false
+
+  private constructor(state: Qcow2State) {
+    this.#state = state
+    this.file = state.host.device
+    const { writable } = state
+    this.can = { write: writable, resize: writable, discard: writable, fastZeroes: true, extents: true }
+    const { clusterSize } = state.geometry
+    this.blockSizes = { minimum: 1, preferred: clusterSize, maximum: Number.MAX_SAFE_INTEGER }
+  }
+
+  /**
+   * Opens the image in `file`. Throws an ImageError that names structure and offset where it is damaged, or
+   * asks for something this engine does not know; then `file` stays open and the caller's.
+   */
+  static async open(file: BlockDevice, options: OpenOptions = {}): Promise<Qcow2Image> {
+    const state = await openState(file, {
+      writable: options.writable ?? false,
+      name: options.name ?? file.name,
+      dataFile: options.dataFile,
+      tableBudget: options.cacheSize ?? DEFAULT_CACHE,
+      punch: options.discard !== 'keep',
+    })
+    state.backing = options.backing
+    return new Qcow2Image(state)
+  }
+
+  get name(): string {
+    return this.#state.name
+  }
+
+  get size(): number {
+    return this.#state.header.size
+  }
+
+  /** The header as it is now. */
+  get header(): Header {
+    return this.#state.header
+  }
+
+  get geometry(): Geometry {
+    return this.#state.geometry
+  }
+
+  /** What the image says lies below it. */
+  get backingReference(): { readonly name: string; readonly format: string | undefined } | undefined {
+    const { backingName: name, extensions } = this.#state.header
+    if (name === undefined) return undefined
+    return { name, format: extensionText(extensions, EXTENSION.backingFormat) }
+  }
+
+  /** Which file the image says its data is in. */
+  get dataFileReference(): { readonly name: string | undefined; readonly raw: boolean } | undefined {
+    const state = this.#state
+    if (!state.externalData) return undefined
+    const name = extensionText(state.header.extensions, EXTENSION.dataFile)
+    return { name, raw: dataFileIsRaw(state) }
+  }
+
+  /** How guest data is encrypted; such data can be neither read nor written. */
+  get encryption(): 'aes' | 'luks' | undefined {
+    const { cryptMethod } = this.#state.header
+    return cryptMethod === 0 ? undefined : cryptMethod === 1 ? 'aes' : 'luks'
+  }
+
+  /** Puts `device` below this image, or nothing. */
+  attachBacking(device: BlockDevice | undefined): void {
+    this.#state.backing = device
+  }
+
+  /** Hands over the external data file. */
+  attachDataFile(device: BlockDevice): void {
+    if (this.#state.externalData) this.#state.data = new HostFile(device)
+  }
+
+  async read(offset: number, target: Uint8Array): Promise<void> {
+    this.#check(offset, target.length)
+    await readGuest(this.#state, await this.#view(), offset, target)
+  }
+
+  async write(offset: number, source: Uint8Array): Promise<void> {
+    this.#checkWritable(offset, source.length)
+    if (source.length > 0) await writeGuest(this.#state, offset, source)
+  }
+
+  /**
+   * Writes one whole cluster compressed (or what the disk has of its last one); where that saves nothing, it
+   * is written as any other. Throws a UsageError, code `NOT_A_CLUSTER`, for any other range.
+   */
+  async writeCompressed(offset: number, source: Uint8Array): Promise<void> {
+    this.#checkWritable(offset, source.length)
+    if (source.length > 0) await writeCompressedGuest(this.#state, offset, source)
+  }
+
+  async writeZeroes(
+    offset: number,
+    length: number,
+    options: { mayDiscard?: boolean } = {},
+  ): Promise<void> {
+    this.#checkWritable(offset, length)
+    await zeroGuest(this.#state, offset, length, { mayDiscard: options.mayDiscard ?? false })
+  }
+
+  /** Frees whole clusters; they read as zeroes then (version 2: as the backing, or zeroes without one). */
+  async discard(offset: number, length: number): Promise<void> {
+    this.#checkWritable(offset, length)
+    if (length > 0) await discardGuest(this.#state, offset, length)
+  }
+
+  async extents(offset: number, length: number): Promise<readonly Extent[]> {
+    this.#check(offset, length)
+    return guestExtents(this.#state, await this.#view(), offset, length)
+  }
+
+  /** Where the run that starts at `offset` lies in this layer; clipped to `length`. */
+  async map(offset: number, length: number): Promise<Mapping> {
+    this.#check(offset, length)
+    const { l1 } = await this.#view()
+    return (
+      resident(this.#state, l1, offset, length) ?? (await map(this.#state, l1, offset, length))
+    )
+  }
+
+  async flush(): Promise<void> {
+    this.#checkOpen()
+    if (this.#state.writable) await this.#state.mutex.run(() => commit(this.#state))
+  }
+
+  /** Makes the disk larger; shrinking is a UsageError, code `SHRINK_NOT_SUPPORTED`. */
+  async resize(size: number): Promise<void> {
+    this.#checkWritable(0, 0)
+    checkSize(size)
+    if (size % 512 !== 0) {
+      throw new UsageError('INVALID_SIZE', `virtual size ${size} is not a multiple of 512`)
+    }
+    if (size < this.size) {
+      throw new UsageError('SHRINK_NOT_SUPPORTED', 'shrinking a qcow2 image is not supported')
+    }
+    if (size === this.size) return
+    await beginGuestWrite(this.#state)
+    await this.#state.ranges.run(0, EVERYTHING, 'exclusive', () => growDisk(this.#state, size))
+  }
+
+  /** The internal snapshots, oldest first. */
+  get snapshots(): readonly SnapshotRecord[] {
+    return this.#state.snapshots
+  }
+
+  /** Takes a snapshot of the active disk; all or nothing, also in a power cut. */
+  createSnapshot(options: SnapshotOptions): Promise<SnapshotRecord> {
+    return this.#structural(() => createSnapshot(this.#state, options))
+  }
+
+  /** Makes the active disk what the snapshot is, its size too; what was only on the disk is freed. */
+  async applySnapshot(snapshot: SnapshotRecord): Promise<void> {
+    this.#checkSnapshot(snapshot)
+    await beginGuestWrite(this.#state)
+    await this.#structural(() => applySnapshot(this.#state, snapshot))
+  }
+
+  /** Removes a snapshot; what only it referred to is freed. */
+  async deleteSnapshot(snapshot: SnapshotRecord): Promise<void> {
+    this.#checkSnapshot(snapshot)
+    await this.#structural(() => deleteSnapshot(this.#state, snapshot))
+  }
+
+  /** A snapshot as a read-only device; it lives as long as this image. */
+  async openSnapshot(snapshot: SnapshotRecord): Promise<SnapshotView> {
+    this.#checkSnapshot(snapshot)
+    return SnapshotView.open(this.#state, snapshot)
+  }
+
+  /** Reads VM state, of the active disk or of a snapshot; `offset` counts from its beginning. */
+  async readVmState(offset: number, target: Uint8Array, snapshot?: SnapshotRecord): Promise<void> {
+    this.#checkOpen()
+    const state = this.#state
+    if (snapshot === undefined) {
+      const start = vmStateOffset(this.size, this.geometry)
+      return readGuest(state, await this.#view(), start + offset, target)
+    }
+    this.#checkSnapshot(snapshot)
+    checkRange(snapshot.vmStateSize, offset, target.length)
+    const view = await SnapshotView.open(state, snapshot)
+    await view.readVmState(offset, target)
+  }
+
+  /** Writes VM state behind the active disk; `createSnapshot` with its size makes it a snapshot's. */
+  async writeVmState(offset: number, source: Uint8Array): Promise<void> {
+    this.#checkWritable(0, 0)
+    const state = this.#state
+    const start = vmStateOffset(this.size, this.geometry)
+    await growVmState(state, start + offset + source.length)
+    await writeGuest(state, start + offset, source)
+  }
+
+  /** The persistent dirty bitmaps, as the directory lists them; none where the bitmaps bit is clear. */
+  async bitmaps(): Promise<readonly BitmapRecord[]> {
+    this.#checkOpen()
+    return readBitmapDirectory(this.file, this.#state.header)
+  }
+
+  /** Brings everything to the file, stores the bitmaps and closes the file; a broken image only closes. */
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    try {
+      await this.#state.ranges.run(0, EVERYTHING, 'exclusive', () => this.#finish())
+    } finally {
+      await this.file.close()
+    }
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async #finish(): Promise<void> {
+    const state = this.#state
+    if (!state.writable || state.host.failure !== undefined) return
+    await state.mutex.run(async () => {
+      await commit(state)
+      await state.bitmaps?.store()
+      // What the first commit freed goes down in the counts only now.
+      await commit(state)
+    })
+  }
+
+  /** Runs a structural verb alone: no guest write, no commit meanwhile. */
+  async #structural<T>(verb: () => Promise<T>): Promise<T> {
+    this.#checkWritable(0, 0)
+    const state = this.#state
+    return state.ranges.run(0, EVERYTHING, 'exclusive', () =>
+      state.mutex.run(async () => {
+        await beginChange(state)
+        return verb()
+      }),
+    )
+  }
+
+  async #view(): Promise<ReadView> {
+    const state = this.#state
+    return { l1: state.l1 ?? (await state.loadL1()), size: state.header.size }
+  }
+
+  #check(offset: number, length: number): void {
+    this.#checkOpen()
+    checkRange(this.size, offset, length)
+  }
+
+  #checkWritable(offset: number, length: number): void {
+    this.#check(offset, length)
+    if (!this.#state.writable) {
+      throw new UsageError('READ_ONLY', 'image is open for reading only')
+    }
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) throw deviceClosed()
+  }
+
+  #checkSnapshot(snapshot: SnapshotRecord): void {
+    this.#checkOpen()
+    if (this.snapshots.includes(snapshot)) return
+    throw new UsageError('SNAPSHOT_NOT_FOUND', `snapshot ${snapshot.id} is not in this image`)
+  }
+}

@@ -1,0 +1,81 @@
+/** A set of host clusters as a sparse bitmap: one bit a cluster, in pages that exist only where something was added. */
+
+const PAGE_BITS = 32768
+
+/** Cluster numbers, cheap to test and to walk in ascending runs. */
+export class ClusterSet {
+  readonly #pages = new Map<number, Uint32Array>()
+
+  /** Adds `count` clusters from `first` on. */
+  add(first: number, count = 1): void {
+    for (let cluster = first; cluster < first + count; cluster++) {
+      const page = this.#page(cluster)
+      const bit = cluster % PAGE_BITS
+      page[bit >>> 5] = (page[bit >>> 5] as number) | (1 << (bit & 31))
+    }
+  }
+
+  /** Removes `count` clusters from `first` on. */
+  delete(first: number, count = 1): void {
+    for (let cluster = first; cluster < first + count; cluster++) {
+      const page = this.#pages.get(Math.floor(cluster / PAGE_BITS))
+      if (page === undefined) continue
+      const bit = cluster % PAGE_BITS
+      page[bit >>> 5] = (page[bit >>> 5] as number) & ~(1 << (bit & 31))
+    }
+  }
+
+  has(cluster: number): boolean {
+    const page = this.#pages.get(Math.floor(cluster / PAGE_BITS))
+    if (page === undefined) return false
+    const bit = cluster % PAGE_BITS
+    return (((page[bit >>> 5] as number) >>> (bit & 31)) & 1) !== 0
+  }
+
+  /** Whether any of `count` clusters from `first` on is in the set. */
+  hasAny(first: number, count: number): boolean {
+    for (let cluster = first; cluster < first + count; cluster++) {
+      if (this.has(cluster)) return true
+    }
+    return false
+  }
+
+  clear(): void {
+    this.#pages.clear()
+  }
+
+  /** The members in ascending runs of consecutive clusters. */
+  *runs(): Generator<{ readonly first: number; readonly count: number }> {
+    let first = -1
+    let count = 0
+    for (const key of [...this.#pages.keys()].sort((a, b) => a - b)) {
+      const page = this.#pages.get(key) as Uint32Array
+      for (let word = 0; word < page.length; word++) {
+        const bits = page[word] as number
+        if (bits === 0) continue
+        for (let bit = 0; bit < 32; bit++) {
+          if (((bits >>> bit) & 1) === 0) continue
+          const cluster = key * PAGE_BITS + word * 32 + bit
+          if (cluster === first + count && count > 0) {
+            count++
+          } else {
+            if (count > 0) yield { first, count }
+            first = cluster
+            count = 1
+          }
+        }
+      }
+    }
+    if (count > 0) yield { first, count }
+  }
+
+  #page(cluster: number): Uint32Array {
+    const key = Math.floor(cluster / PAGE_BITS)
+    let page = this.#pages.get(key)
+    if (page === undefined) {
+      page = new Uint32Array(PAGE_BITS / 32)
+      this.#pages.set(key, page)
+    }
+    return page
+  }
+}

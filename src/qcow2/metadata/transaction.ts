@@ -1,0 +1,261 @@
+/**
+ * A structural change, all or nothing: everything new goes to clusters that are free before and after,
+ * refcounts included; then one switch of header sector 0 makes it true. A power cut leaves the old image or
+ * the new one, without a leak (docs/ordering.md). The caller holds the whole guest range and the mutex.
+ */
+
+import { breathe } from '../../base/breathe.ts'
+import { divideUp, writeU64 } from '../../base/bytes.ts'
+import { UsageError } from '../../base/errors.ts'
+import { LIMIT } from '../layout/constants.ts'
+import { ClusterSet } from './cluster-set.ts'
+import { commit, noteFreed } from './commit.ts'
+import type { HeaderChange } from './header-switch.ts'
+import type { L1Table } from './l1-table.ts'
+import { markMetadata } from './overlap.ts'
+import { overflow, underflow } from './refcount-store.ts'
+import type { Qcow2State } from './state.ts'
+
+/** What becomes true with the switch, besides the refcounts. */
+export interface Outcome {
+  readonly header: HeaderChange
+  /** The active L1 table as it is then; left out where it stays. */
+  readonly l1?: L1Table
+  /** What to change in memory in the same step. */
+  readonly apply?: (state: Qcow2State) => void
+}
+
+/** One structural change under way. */
+export class Transaction {
+  readonly #state: Qcow2State
+  /** Refcount blocks that were looked at, as they will be, by block number. */
+  readonly #blocks = new Map<number, Uint8Array>()
+  /** The blocks among them that differ from the disk. */
+  readonly #changed = new Set<number>()
+  /** Clusters that were in use and are free after the switch: not to be taken before it. */
+  readonly #freed = new ClusterSet()
+  readonly #oldSize: number
+  /** The switch may have happened: there is no way back. */
+  #switched = false
+  #next: number
+
+  private constructor(state: Qcow2State) {
+    this.#state = state
+    this.#oldSize = state.host.size
+    this.#next = state.writing.allocator.firstCandidate
+  }
+
+  /** Brings guest writes to disk first, so that the disk is what the change starts from. */
+  private static async begin(state: Qcow2State): Promise<Transaction> {
+    await commit(state)
+    await state.host.flush()
+    return new Transaction(state)
+  }
+
+  /** Runs `plan`, which ends in `commit`; where it throws before the switch, takes everything back. */
+  static async run(
+    state: Qcow2State,
+    plan: (transaction: Transaction) => Promise<void>,
+  ): Promise<void> {
+    const transaction = await Transaction.begin(state)
+    try {
+      await plan(transaction)
+    } catch (error) {
+      await transaction.#rollback()
+      throw error
+    }
+  }
+
+  /** The count that a cluster will have, if its block is in memory. */
+  countNow(cluster: number): number | undefined {
+    const { refcountsPerBlock } = this.#state.geometry
+    const block = Math.floor(cluster / refcountsPerBlock)
+    const bytes = this.#blocks.get(block)
+    if (bytes === undefined) return undefined
+    return this.#state.writing.refcounts.codec.get(bytes, cluster - block * refcountsPerBlock)
+  }
+
+  /** The count that a cluster will have. */
+  async count(cluster: number): Promise<number> {
+    await this.#load(Math.floor(cluster / this.#state.geometry.refcountsPerBlock))
+    return this.countNow(cluster) ?? 0
+  }
+
+  /**
+   * Adds or removes one reference to each of `count` clusters that are in use. Throws an ImageError where a
+   * cluster is referenced but not counted, a UsageError where the refcount width does not suffice.
+   */
+  async change(first: number, count: number, delta: 1 | -1): Promise<void> {
+    const { refcountsPerBlock } = this.#state.geometry
+    const { codec } = this.#state.writing.refcounts
+    for (let cluster = first; cluster < first + count; ) {
+      const block = Math.floor(cluster / refcountsPerBlock)
+      const bytes = this.#blocks.get(block) ?? (await this.#load(block))
+      this.#changed.add(block)
+      const start = cluster - block * refcountsPerBlock
+      const end = Math.min(refcountsPerBlock, start + first + count - cluster)
+      for (let index = start; index < end; index++) {
+        const old = codec.get(bytes, index)
+        if (old === 0) throw underflow(block * refcountsPerBlock + index, 0)
+        const next = old + delta
+        if (next > codec.maximum) throw overflow(block * refcountsPerBlock + index, codec)
+        codec.set(bytes, index, next)
+        if (next === 0) this.#freed.add(block * refcountsPerBlock + index)
+      }
+      cluster += end - start
+    }
+  }
+
+  /** Takes `clusterCount` consecutive clusters, each with the count 1, and returns their host offset. */
+  async take(clusterCount: number): Promise<number> {
+    const { metadata } = this.#state
+    let first = this.#next
+    let found = 0
+    for (let cluster = first; found < clusterCount; cluster++) {
+      const free = await this.#nextFree(cluster)
+      if (free !== cluster) {
+        first = free
+        found = 0
+        cluster = free
+      }
+      if (metadata.has(cluster)) throw underflow(cluster, 0)
+      found++
+    }
+    if (clusterCount === 1 || first === this.#next) this.#next = first + clusterCount
+    await this.#claim(first, clusterCount)
+    return first * this.#state.geometry.clusterSize
+  }
+
+  /** Writes into clusters that were taken here; nothing refers to them yet. */
+  async write(offset: number, source: Uint8Array): Promise<void> {
+    // As data: a failure here leaves the image as it was, so it need not break it.
+    await this.#state.host.write(offset, source, 'data')
+  }
+
+  /** Writes the refcounts, flushes, switches the header, and only then lets go of what became free. */
+  async commit(outcome: Outcome): Promise<void> {
+    const state = this.#state
+    const { host } = state
+    const table = await this.#writeRefcounts()
+    await host.flush()
+    this.#switched = true
+    const clusterCount = table.bytes.length / state.geometry.clusterSize
+    await state.switchHeader({
+      ...outcome.header,
+      refcountTableOffset: table.offset,
+      refcountTableClusters: clusterCount,
+    })
+    if (outcome.l1 !== undefined) state.l1 = outcome.l1
+    outcome.apply?.(state)
+    const { refcounts } = state.writing
+    refcounts.replaceTable({ offset: table.offset, clusterCount }, table.bytes)
+    refcounts.blocks.clear()
+    state.tables.clear()
+    state.compressedCursor = undefined
+    state.unpacked = undefined
+    await markMetadata(state)
+    await this.#release()
+  }
+
+  /** Gives the space back that the change took at the end of the file; the image is as it was. */
+  async #rollback(): Promise<void> {
+    const { host } = this.#state
+    if (this.#switched || host.failure !== undefined || host.size <= this.#oldSize) return
+    if (host.device.can.resize) await host.resize(this.#oldSize)
+  }
+
+  /** Frees clusters in memory and on the host; what was the tail of the file is cut off. */
+  async #release(): Promise<void> {
+    const { host, geometry } = this.#state
+    const runs = [...this.#freed.runs()]
+    const last = runs.at(-1)
+    const end = divideUp(host.size, geometry.clusterSize)
+    const cutsTail = last !== undefined && last.first + last.count >= end && host.device.can.resize
+    await noteFreed(this.#state, cutsTail ? runs.slice(0, -1) : runs)
+    if (cutsTail) {
+      await noteFreed(this.#state, [last], { punch: false })
+      await host.resize(last.first * geometry.clusterSize)
+    }
+  }
+
+  async #claim(first: number, clusterCount: number): Promise<void> {
+    const { refcountsPerBlock } = this.#state.geometry
+    const { codec } = this.#state.writing.refcounts
+    for (let cluster = first; cluster < first + clusterCount; cluster++) {
+      const block = Math.floor(cluster / refcountsPerBlock)
+      const bytes = this.#blocks.get(block) ?? (await this.#load(block))
+      codec.set(bytes, cluster - block * refcountsPerBlock, 1)
+      this.#changed.add(block)
+    }
+  }
+
+  /** The first cluster at or after `from` that is free now and after the change. */
+  async #nextFree(from: number): Promise<number> {
+    const { refcountsPerBlock } = this.#state.geometry
+    const { codec } = this.#state.writing.refcounts
+    for (let cluster = from; ; ) {
+      const block = Math.floor(cluster / refcountsPerBlock)
+      const bytes = this.#blocks.get(block) ?? (await this.#load(block))
+      const base = block * refcountsPerBlock
+      const index = codec.findZero(bytes, cluster - base, refcountsPerBlock)
+      if (index >= 0 && !this.#freed.has(base + index)) return base + index
+      cluster = base + (index < 0 ? refcountsPerBlock : index + 1)
+    }
+  }
+
+  /** The bytes of a block as they will be; a block that does not exist yet is all zeroes. */
+  async #load(block: number): Promise<Uint8Array> {
+    const there = this.#blocks.get(block)
+    if (there !== undefined) return there
+    const { refcounts } = this.#state.writing
+    const bytes = new Uint8Array(this.#state.geometry.clusterSize)
+    const offset = refcounts.blockOffset(block)
+    if (offset !== 0) await this.#state.host.readWithin(offset, bytes, 'refcount block')
+    this.#blocks.set(block, bytes)
+    return bytes
+  }
+
+  /**
+   * Gives every block that was changed a new place, and the table too. Placing one block can change another,
+   * and make the table larger, so this goes on until nothing new was touched.
+   */
+  async #writeRefcounts(): Promise<{ offset: number; bytes: Uint8Array }> {
+    const state = this.#state
+    const { refcounts } = state.writing
+    const { clusterSize, clusterBits } = state.geometry
+    const oldTable = refcounts.place
+    const places = new Map<number, number>()
+    let offset = 0
+    let clusterCount = 0
+    await this.change(oldTable.offset / clusterSize, oldTable.clusterCount, -1)
+    for (;;) {
+      const unplaced = [...this.#changed].filter((block) => !places.has(block))
+      for (const block of unplaced) {
+        const old = refcounts.blockOffset(block)
+        if (old !== 0) await this.change(old / clusterSize, 1, -1)
+        places.set(block, await this.take(1))
+      }
+      const entries = Math.max(refcounts.table.length / 8, Math.max(...this.#changed) + 1)
+      const needed = divideUp(entries * 8, clusterSize)
+      if (needed > clusterCount) {
+        if (needed * clusterSize > LIMIT.refcountTableSize) {
+          throw new UsageError('IMAGE_FULL', 'refcount table cannot grow beyond 8 MiB')
+        }
+        if (clusterCount > 0) await this.change(offset / clusterSize, clusterCount, -1)
+        offset = await this.take(needed)
+        clusterCount = needed
+      } else if (unplaced.length === 0) {
+        break
+      }
+    }
+    const bytes = new Uint8Array(clusterCount * 2 ** clusterBits)
+    bytes.set(refcounts.table)
+    for (const [block, place] of places) {
+      writeU64(bytes, block * 8, place)
+      await this.write(place, this.#blocks.get(block) as Uint8Array)
+      await breathe()
+    }
+    await this.write(offset, bytes)
+    return { offset, bytes }
+  }
+}

@@ -1,0 +1,100 @@
+/**
+ * Makes the disk larger. The new bytes read as zeroes, whatever lies in the tables behind the old end, in the
+ * rest of its last cluster, or in a backing that is longer. All of that is made so while nobody can see it;
+ * then the header switch moves the end.
+ */
+
+import { UsageError } from '../base/errors.ts'
+import { breathe } from '../base/breathe.ts'
+import { divideUp, roundUp } from '../base/bytes.ts'
+import { LIMIT } from './layout/constants.ts'
+import { l1EntriesFor } from './layout/geometry.ts'
+import { backingShows } from './io/copy-on-write.ts'
+import { clearHeld, zeroHeld } from './io/discard.ts'
+import { writeHeld } from './io/write.ts'
+import { L1Table } from './metadata/l1-table.ts'
+import { map } from './metadata/mapping.ts'
+import { type Qcow2State, dataFileIsRaw } from './metadata/state.ts'
+import { Transaction } from './metadata/transaction.ts'
+import { writeL1 } from './snapshots.ts'
+import { changeReferences, treeTables } from './table-tree.ts'
+
+/** Grows the disk to `size` bytes. The caller holds the whole guest range, and not the mutex. */
+export async function growDisk(state: Qcow2State, size: number): Promise<void> {
+  checkGrowth(state, size)
+  await state.mutex.run(() => prepareL1(state, l1EntriesFor(size, state.geometry)))
+  await emptyNewBytes(state, size)
+  if (dataFileIsRaw(state)) await state.dataFile.resize(size)
+  await state.mutex.run(() =>
+    Transaction.run(state, (transaction) => transaction.commit({ header: { size } })),
+  )
+}
+
+function checkGrowth(state: Qcow2State, size: number): void {
+  const { header, geometry, snapshots } = state
+  if (header.version === 2 && snapshots.length > 0) {
+    throw new UsageError('RESIZE_SNAPSHOTS', 'version 2 image with snapshots cannot be resized')
+  }
+  if (size > LIMIT.virtualSize || l1EntriesFor(size, geometry) * 8 > LIMIT.l1Size) {
+    throw new UsageError('IMAGE_TOO_LARGE', 'virtual size needs more than 32 MiB of L1 table', {
+      context: { size },
+    })
+  }
+}
+
+/** Gives the L1 table room for the new size; VM state and other things behind the old end go. */
+async function prepareL1(state: Qcow2State, entryCount: number): Promise<void> {
+  const { geometry, header } = state
+  const { clusterSize } = geometry
+  const active = await state.loadL1()
+  const used = l1EntriesFor(header.size, geometry)
+  const isClean = Array.from({ length: active.entryCount - used }).every(
+    (_, index) => active.offset(used + index) === 0,
+  )
+  if (active.entryCount >= entryCount && isClean) return
+  await Transaction.run(state, async (transaction) => {
+    const next = new L1Table(new Uint8Array(Math.max(entryCount, active.entryCount) * 8))
+    next.bytes.set(active.bytes.subarray(0, used * 8))
+    for await (const table of treeTables(state, active, used)) {
+      await changeReferences(state, transaction, table.bytes, -1)
+      await transaction.change(table.offset / clusterSize, 1, -1)
+    }
+    const l1TableOffset = await writeL1(state, transaction, next)
+    const clusterCount = divideUp(header.l1Size * 8, clusterSize)
+    if (clusterCount > 0) {
+      await transaction.change(header.l1TableOffset / clusterSize, clusterCount, -1)
+    }
+    await transaction.commit({ header: { l1Size: next.entryCount, l1TableOffset }, l1: next })
+  })
+}
+
+/** Makes everything from the old end to the new one read as zeroes once it can be seen. */
+async function emptyNewBytes(state: Qcow2State, size: number): Promise<void> {
+  const { geometry, header, backing } = state
+  const { clusterSize, l2Reach } = geometry
+  const old = header.size
+  const wholeFrom = roundUp(old, clusterSize)
+  if (old < wholeFrom) await emptyTail(state, old, wholeFrom - old)
+  const tableEnd = Math.min(roundUp(old, l2Reach), roundUp(size, clusterSize))
+  if (wholeFrom < tableEnd) await clearHeld(state, wholeFrom, tableEnd)
+  const shownEnd = roundUp(Math.min(size, backing?.size ?? 0), clusterSize)
+  if (wholeFrom >= shownEnd) return
+  if (header.version === 3) {
+    return zeroHeld(state, wholeFrom, shownEnd - wholeFrom, { mayDiscard: true })
+  }
+  const zeroes = new Uint8Array(Math.max(clusterSize, 1024 * 1024))
+  for (let at = wholeFrom; at < shownEnd; at += zeroes.length) {
+    await writeHeld(state, at, zeroes.subarray(0, Math.min(zeroes.length, shownEnd - at)))
+    await breathe()
+  }
+}
+
+/** Zeroes the rest of the last cluster, where it holds anything or the backing would show. */
+async function emptyTail(state: Qcow2State, old: number, length: number): Promise<void> {
+  const mapping = await map(state, await state.loadL1(), old, length)
+  const holdsData = mapping.kind === 'normal' || mapping.kind === 'compressed'
+  const shows = mapping.kind === 'unallocated' && backingShows(state, old - 1)
+  if (holdsData || shows || mapping.length < length) {
+    await writeHeld(state, old, new Uint8Array(length))
+  }
+}

@@ -1,0 +1,102 @@
+/** An internal snapshot as a read-only device over the open image that holds it. */
+
+import { UsageError } from '../base/errors.ts'
+import {
+  type BlockDevice,
+  type BlockSizes,
+  type Capabilities,
+  type Extent,
+  checkRange,
+  readOnly,
+} from '../block/index.ts'
+import { guestExtents } from './io/extents.ts'
+import { type ReadView, readGuest } from './io/read.ts'
+import { vmStateOffset } from './layout/geometry.ts'
+import type { SnapshotRecord } from './layout/snapshot-table.ts'
+import { type Mapping, map } from './metadata/mapping.ts'
+import { type Qcow2State, readL1 } from './metadata/state.ts'
+
+/** A snapshot's disk. It ends with the image, or when the snapshot is deleted. */
+export class SnapshotView implements BlockDevice {
+  readonly name: string
+  readonly size: number
+  readonly can: Capabilities = {
+    write: false,
+    resize: false,
+    discard: false,
+    fastZeroes: false,
+    extents: true,
+  }
+  readonly blockSizes: BlockSizes
+  readonly #state: Qcow2State
+  readonly #snapshot: SnapshotRecord
+  readonly #view: ReadView
+
+  private constructor(state: Qcow2State, snapshot: SnapshotRecord, view: ReadView) {
+    this.#state = state
+    this.#snapshot = snapshot
+    this.#view = view
+    this.name = `${state.name}@${snapshot.name}`
+    this.size = view.size
+    const preferred = state.geometry.clusterSize
+    this.blockSizes = { minimum: 1, preferred, maximum: Number.MAX_SAFE_INTEGER }
+  }
+
+  /** Reads the snapshot's L1 table. */
+  static async open(state: Qcow2State, snapshot: SnapshotRecord): Promise<SnapshotView> {
+    const l1 = await readL1(state.host, snapshot.l1TableOffset, snapshot.l1Size)
+    const size = snapshot.diskSize ?? state.header.size
+    return new SnapshotView(state, snapshot, { l1, size })
+  }
+
+  async read(offset: number, target: Uint8Array): Promise<void> {
+    this.#check(offset, target.length)
+    await readGuest(this.#state, this.#view, offset, target)
+  }
+
+  /** Reads VM state; `offset` counts from its beginning. */
+  async readVmState(offset: number, target: Uint8Array): Promise<void> {
+    const start = vmStateOffset(this.size, this.#state.geometry)
+    await readGuest(this.#state, this.#view, start + offset, target)
+  }
+
+  async extents(offset: number, length: number): Promise<readonly Extent[]> {
+    this.#check(offset, length)
+    return guestExtents(this.#state, this.#view, offset, length)
+  }
+
+  /** Where the run that starts at `offset` lies in this layer; clipped to `length`. */
+  async map(offset: number, length: number): Promise<Mapping> {
+    this.#check(offset, length)
+    return map(this.#state, this.#view.l1, offset, length)
+  }
+
+  async write(): Promise<void> {
+    throw readOnly()
+  }
+
+  async writeZeroes(): Promise<void> {
+    throw readOnly()
+  }
+
+  async discard(): Promise<void> {
+    throw readOnly()
+  }
+
+  async resize(): Promise<void> {
+    throw readOnly()
+  }
+
+  async flush(): Promise<void> {}
+
+  async close(): Promise<void> {}
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+
+  #check(offset: number, length: number): void {
+    if (!this.#state.snapshots.includes(this.#snapshot)) {
+      throw new UsageError('SNAPSHOT_NOT_FOUND', 'snapshot was deleted while it was open')
+    }
+    checkRange(this.size, offset, length)
+  }
+}

@@ -1,0 +1,259 @@
+/**
+ * Internal snapshots: create, apply, delete. Each is one shadow transaction: new tables in free clusters,
+ * then the header switch (metadata/transaction.ts). The copied flag is set exactly where the active table
+ * refers to a cluster of refcount one (I4), so tables in which it changes are written anew.
+ */
+
+import { UsageError } from '../base/errors.ts'
+import { divideUp } from '../base/bytes.ts'
+import { HI_COMPRESSED, HI_COPIED } from './layout/constants.ts'
+import { entryOffset } from './layout/entries.ts'
+import { l1EntriesFor } from './layout/geometry.ts'
+import { type SnapshotRecord, encodeSnapshotTable } from './layout/snapshot-table.ts'
+import { clearCopied } from './io/private-table.ts'
+import { L1Table } from './metadata/l1-table.ts'
+import { readL1 } from './metadata/state.ts'
+import type { Qcow2State } from './metadata/state.ts'
+import { Transaction } from './metadata/transaction.ts'
+import { changeReferences, treeTables } from './table-tree.ts'
+
+/** What a new snapshot is called, and what the guest's state was. */
+export interface SnapshotOptions {
+  readonly name: string
+  readonly date?: Date
+  /** Guest run time in nanoseconds. */
+  readonly vmClock?: bigint
+  readonly icount?: bigint
+  /** Bytes of VM state that were written with `writeVmState`; they go over to the snapshot. */
+  readonly vmStateSize?: number
+}
+
+/** Takes a snapshot of the active disk. The caller holds the whole range and the mutex. */
+export async function createSnapshot(
+  state: Qcow2State,
+  options: SnapshotOptions,
+): Promise<SnapshotRecord> {
+  refuseExternalData(state)
+  checkName(options.name)
+  const active = await state.loadL1()
+  const diskEntries = l1EntriesFor(state.header.size, state.geometry)
+  const vmStateSize = options.vmStateSize ?? 0
+  let record: SnapshotRecord | undefined
+  await Transaction.run(state, async (transaction) => {
+    const entryCount = vmStateSize > 0 ? active.entryCount : diskEntries
+    const frozen = new L1Table(active.bytes.slice(0, entryCount * 8))
+    const next = new L1Table(new Uint8Array(diskEntries * 8))
+    for await (const table of treeTables(state, active, 0, diskEntries)) {
+      await changeReferences(state, transaction, table.bytes, 1)
+      const offset = await sharedTable(state, transaction, table.offset, table.bytes)
+      frozen.set(table.index, offset, false)
+      next.set(table.index, offset, false)
+    }
+    // The VM state belongs to the snapshot from now on, or to nobody.
+    for await (const table of treeTables(state, active, diskEntries)) {
+      if (vmStateSize > 0) {
+        frozen.set(table.index, table.offset, false)
+      } else {
+        await changeReferences(state, transaction, table.bytes, -1)
+        await transaction.change(table.offset / state.geometry.clusterSize, 1, -1)
+      }
+    }
+    const l1TableOffset = await writeL1(state, transaction, frozen)
+    const date = options.date ?? new Date()
+    const created: SnapshotRecord = {
+      id: nextId(state.snapshots),
+      name: options.name,
+      l1TableOffset,
+      l1Size: frozen.entryCount,
+      date: {
+        seconds: Math.floor(date.getTime() / 1000),
+        nanoseconds: (date.getTime() % 1000) * 1_000_000,
+      },
+      vmClock: options.vmClock ?? 0n,
+      vmStateSize,
+      diskSize: state.header.size,
+      icount: options.icount,
+      unknownExtra: new Uint8Array(0),
+    }
+    record = created
+    await finish(state, transaction, {
+      snapshots: [...state.snapshots, created],
+      l1: next,
+      size: state.header.size,
+    })
+  })
+  return record as unknown as SnapshotRecord
+}
+
+/** Makes the active disk what the snapshot is, by copying its L1 table. The caller holds everything. */
+export async function applySnapshot(state: Qcow2State, snapshot: SnapshotRecord): Promise<void> {
+  refuseExternalData(state)
+  const { geometry } = state
+  const size = snapshot.diskSize ?? state.header.size
+  const active = await state.loadL1()
+  const source = await readL1(state.host, snapshot.l1TableOffset, snapshot.l1Size)
+  await Transaction.run(state, async (transaction) => {
+    const entryCount = Math.max(source.entryCount, l1EntriesFor(size, geometry))
+    const next = new L1Table(new Uint8Array(entryCount * 8))
+    for await (const table of treeTables(state, source)) {
+      await changeReferences(state, transaction, table.bytes, 1)
+      const bytes = table.bytes.slice()
+      if (clearCopied(bytes, geometry.l2EntrySize)) {
+        const offset = await transaction.take(1)
+        await transaction.write(offset, bytes)
+        next.set(table.index, offset, true)
+      } else {
+        await transaction.change(table.offset / geometry.clusterSize, 1, 1)
+        next.set(table.index, table.offset, false)
+      }
+    }
+    for await (const table of treeTables(state, active)) {
+      await changeReferences(state, transaction, table.bytes, -1)
+      await transaction.change(table.offset / geometry.clusterSize, 1, -1)
+    }
+    await finish(state, transaction, { snapshots: state.snapshots, l1: next, size })
+  })
+}
+
+/** Removes a snapshot and frees what only it referred to. The caller holds everything. */
+export async function deleteSnapshot(state: Qcow2State, snapshot: SnapshotRecord): Promise<void> {
+  const { geometry, header } = state
+  const { clusterSize } = geometry
+  const active = await state.loadL1()
+  const old = await readL1(state.host, snapshot.l1TableOffset, snapshot.l1Size)
+  await Transaction.run(state, async (transaction) => {
+    for await (const table of treeTables(state, old)) {
+      await changeReferences(state, transaction, table.bytes, -1)
+      await transaction.change(table.offset / clusterSize, 1, -1)
+    }
+    const clusterCount = divideUp(snapshot.l1Size * 8, clusterSize)
+    if (clusterCount > 0) {
+      await transaction.change(snapshot.l1TableOffset / clusterSize, clusterCount, -1)
+    }
+    const next = new L1Table(active.bytes.slice())
+    for await (const table of treeTables(state, active)) {
+      if ((await transaction.count(table.offset / clusterSize)) !== 1) continue
+      const bytes = table.bytes.slice()
+      if (await setCopied(state, transaction, bytes)) {
+        const offset = await transaction.take(1)
+        await transaction.write(offset, bytes)
+        await transaction.change(table.offset / clusterSize, 1, -1)
+        next.set(table.index, offset, true)
+      } else {
+        next.set(table.index, table.offset, true)
+      }
+    }
+    const snapshots = state.snapshots.filter((record) => record !== snapshot)
+    await finish(state, transaction, { snapshots, l1: next, size: header.size })
+  })
+}
+
+/** A table that active disk and snapshot will share: itself, or a copy without copied flags. */
+async function sharedTable(
+  state: Qcow2State,
+  transaction: Transaction,
+  offset: number,
+  bytes: Uint8Array,
+): Promise<number> {
+  const { clusterSize, l2EntrySize } = state.geometry
+  const copy = bytes.slice()
+  if (!clearCopied(copy, l2EntrySize)) {
+    await transaction.change(offset / clusterSize, 1, 1)
+    return offset
+  }
+  const shared = await transaction.take(1)
+  await transaction.write(shared, copy)
+  await transaction.change(shared / clusterSize, 1, 1)
+  await transaction.change(offset / clusterSize, 1, -1)
+  return shared
+}
+
+/** Sets the copied flag where only this table refers to a cluster; answers whether any was set. */
+async function setCopied(
+  state: Qcow2State,
+  transaction: Transaction,
+  table: Uint8Array,
+): Promise<boolean> {
+  const { clusterSize, l2EntrySize } = state.geometry
+  const view = new DataView(table.buffer, table.byteOffset, table.byteLength)
+  let changed = false
+  for (let at = 0; at < table.byteLength; at += l2EntrySize) {
+    const hi = view.getUint32(at)
+    if ((hi & (HI_COPIED | HI_COMPRESSED)) !== 0) continue
+    const offset = entryOffset(hi, view.getUint32(at + 4))
+    if (offset === 0) continue
+    const cluster = offset / clusterSize
+    if ((transaction.countNow(cluster) ?? (await transaction.count(cluster))) !== 1) continue
+    view.setUint32(at, (hi | HI_COPIED) >>> 0)
+    changed = true
+  }
+  return changed
+}
+
+/** Writes the new L1 and snapshot tables, lets the old ones go, and switches over. */
+async function finish(
+  state: Qcow2State,
+  transaction: Transaction,
+  result: { snapshots: readonly SnapshotRecord[]; l1: L1Table; size: number },
+): Promise<void> {
+  const { clusterSize } = state.geometry
+  const { header } = state
+  const release = async (offset: number, length: number) => {
+    const clusterCount = divideUp(length, clusterSize)
+    if (clusterCount > 0) await transaction.change(offset / clusterSize, clusterCount, -1)
+  }
+  const l1TableOffset = await writeL1(state, transaction, result.l1)
+  await release(header.l1TableOffset, header.l1Size * 8)
+  const table = encodeSnapshotTable(result.snapshots)
+  const snapshotsOffset = table.length === 0 ? 0 : await transaction.take(divideUp(table.length, clusterSize))
+  if (table.length > 0) await transaction.write(snapshotsOffset, table)
+  await release(header.snapshotsOffset, state.snapshotTableLength)
+  await transaction.commit({
+    header: {
+      size: result.size,
+      l1Size: result.l1.entryCount,
+      l1TableOffset,
+      snapshotCount: result.snapshots.length,
+      snapshotsOffset,
+    },
+    l1: result.l1,
+    apply() {
+      state.snapshots = result.snapshots
+      state.snapshotTableLength = table.length
+    },
+  })
+}
+
+/** Writes an L1 table to fresh clusters and returns its offset; an empty one needs no place. */
+export async function writeL1(
+  state: Qcow2State,
+  transaction: Transaction,
+  l1: L1Table,
+): Promise<number> {
+  const { clusterSize } = state.geometry
+  if (l1.entryCount === 0) return 0
+  const offset = await transaction.take(divideUp(l1.bytes.length, clusterSize))
+  await transaction.write(offset, l1.bytes)
+  return offset
+}
+
+/** One more than the highest id that is a number, as QEMU numbers them. */
+function nextId(snapshots: readonly SnapshotRecord[]): string {
+  const ids = snapshots.map(({ id }) => (/^\d{1,15}$/.test(id) ? Number(id) : 0))
+  return String(Math.max(0, ...ids) + 1)
+}
+
+function checkName(name: string): void {
+  const length = new TextEncoder().encode(name).length
+  if (length > 65535) {
+    throw new UsageError('SNAPSHOT_NAME', `snapshot name of ${length} bytes is longer than 65535`)
+  }
+}
+
+function refuseExternalData(state: Qcow2State): void {
+  if (!state.externalData) return
+  throw new UsageError(
+    'EXTERNAL_DATA',
+    'image with an external data file cannot hold internal snapshots',
+  )
+}

@@ -1,0 +1,229 @@
+/**
+ * A file (or a block device of the host) as a device. Small transfers run on this thread, since one through the pool costs ten
+ * times as much on cached files; large ones run on the pool, so that several overlap. Whoever calls need not know.
+ */
+
+import { breathe } from '../base/breathe.ts'
+import { roundUp } from '../base/bytes.ts'
+import { IoError } from '../base/errors.ts'
+import {
+  type BlockDevice,
+  type BlockSizes,
+  type Capabilities,
+  checkRange,
+  checkSize,
+  deviceClosed,
+  type Extent,
+  notSupported,
+  readOnly,
+} from '../block/index.ts'
+import { fileExtents } from './file-extents.ts'
+import { clearRange, giveBack } from './file-space.ts'
+import { transferAll } from './file-transfer.ts'
+import type { FileStat, FileSystem, OpenFile, OpenMode } from './files.ts'
+import { hostError } from './host-error.ts'
+
+/** How a file is opened as a device. */
+export interface FileDeviceOptions {
+  readonly writable?: boolean
+  /** Creates the file: `new` demands that nothing is there, `replace` empties what is; implies `writable`. */
+  readonly create?: 'new' | 'replace'
+  /** Writes past the end enlarge the device, as the file under an image needs it. */
+  readonly growable?: boolean
+  /**
+   * The device's size is the file's rounded up to this: the rest reads as zeroes, and the file grows when it is written. QEMU
+   * shows raw files so, with 512.
+   */
+  readonly sizeMultiple?: number
+}
+
+/** A file as a device. One that failed to flush stays broken: what is on disk is unknown until it is opened again. */
+export class FileDevice implements BlockDevice {
+  readonly can: Capabilities
+  readonly blockSizes: BlockSizes = { minimum: 1, preferred: 4096, maximum: 0x4000_0000 }
+  readonly #file: OpenFile
+  readonly #growable: boolean
+  readonly #sizeMultiple: number
+  readonly #resizable: boolean
+  #fileSize: number
+  #size: number
+  #sizeChanged = false
+  #broken: unknown
+  #closed = false
+
+  /** Takes over `file`, which `close` closes; `stat` is its present state. */
+  constructor(file: OpenFile, stat: FileStat, options: FileDeviceOptions = {}) {
+    this.#file = file
+    this.#resizable = stat.kind === 'file'
+    this.#growable = (options.growable ?? false) && this.#resizable
+    this.#sizeMultiple = options.sizeMultiple ?? 1
+    this.#fileSize = stat.size
+    this.#size = roundUp(stat.size, this.#sizeMultiple)
+    const write = file.writable
+    this.can = {
+      write,
+      resize: write && this.#resizable,
+      discard: write,
+      fastZeroes: write,
+      extents: true,
+    }
+  }
+
+  /** Opens the file at `path`, for reading unless the options say more. */
+  static async open(
+    files: FileSystem,
+    path: string,
+    options: FileDeviceOptions = {},
+  ): Promise<FileDevice> {
+    const file = await files.open(path, modeOf(options))
+    try {
+      return new FileDevice(file, await file.stat(), options)
+    } catch (error) {
+      await file.close()
+      throw error
+    }
+  }
+
+  get name(): string {
+    return this.#file.path
+  }
+
+  get size(): number {
+    return this.#size
+  }
+
+  /** What the host knows about the file now. */
+  stat(): Promise<FileStat> {
+    if (this.#closed) return Promise.reject(deviceClosed())
+    return this.#file.stat()
+  }
+
+  async read(offset: number, target: Uint8Array): Promise<void> {
+    this.#check(offset, target.length, false)
+    let wanted = target
+    if (offset + target.length > this.#fileSize) {
+      const length = Math.max(0, this.#fileSize - offset)
+      target.fill(0, length)
+      if (length === 0) return
+      wanted = target.subarray(0, length)
+    }
+    const pause = breathe()
+    if (pause !== undefined) await pause
+    await transferAll(this.#file, 'read', offset, wanted)
+  }
+
+  async write(offset: number, source: Uint8Array): Promise<void> {
+    this.#check(offset, source.length, true)
+    if (source.length === 0) return
+    const pause = breathe()
+    if (pause !== undefined) await pause
+    await transferAll(this.#file, 'write', offset, source)
+    this.#grew(offset + source.length)
+  }
+
+  async writeZeroes(
+    offset: number,
+    length: number,
+    options: { mayDiscard?: boolean } = {},
+  ): Promise<void> {
+    this.#check(offset, length, true)
+    if (length === 0) return
+    const end = offset + length
+    if (end > this.#fileSize && this.#resizable) {
+      // The new end is a hole, whatever may lie there; only what the file had before needs zeroes.
+      const covered = Math.max(0, this.#fileSize - offset)
+      await this.#file.truncate(end)
+      this.#grew(end)
+      if (covered > 0) await clearRange(this.#file, offset, covered, options)
+    } else {
+      await clearRange(this.#file, offset, length, options)
+    }
+  }
+
+  async discard(offset: number, length: number): Promise<void> {
+    if (this.#closed) throw deviceClosed()
+    this.#checkWritable()
+    checkRange(this.#size, offset, length)
+    const inFile = Math.min(length, this.#fileSize - offset)
+    if (inFile > 0) await giveBack(this.#file, offset, inFile)
+  }
+
+  async extents(offset: number, length: number): Promise<readonly Extent[]> {
+    this.#check(offset, length, false)
+    return fileExtents(this.#file, this.#fileSize, offset, length)
+  }
+
+  async flush(): Promise<void> {
+    if (this.#closed) throw deviceClosed()
+    if (!this.can.write) return
+    this.#checkWhole()
+    const dataOnly = !this.#sizeChanged
+    this.#sizeChanged = false
+    try {
+      await this.#file.sync({ dataOnly })
+    } catch (error) {
+      // The kernel may have dropped the pages that it could not write: a second try would succeed and mean nothing.
+      this.#broken ??= error
+      throw this.#flushFailed()
+    }
+  }
+
+  async resize(size: number): Promise<void> {
+    if (this.#closed) throw deviceClosed()
+    if (!this.can.write) throw readOnly()
+    if (!this.can.resize) throw notSupported('a change of its size')
+    this.#checkWhole()
+    checkSize(size)
+    try {
+      await this.#file.truncate(size)
+    } catch (error) {
+      throw hostError(error, 'resize')
+    }
+    this.#fileSize = size
+    this.#size = roundUp(size, this.#sizeMultiple)
+    this.#sizeChanged = true
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    await this.#file.close()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  #check(offset: number, length: number, writes: boolean): void {
+    if (this.#closed) throw deviceClosed()
+    if (writes) this.#checkWritable()
+    const limit = writes && this.#growable ? Number.MAX_SAFE_INTEGER : this.#size
+    checkRange(limit, offset, length)
+  }
+
+  #checkWritable(): void {
+    if (!this.can.write) throw readOnly()
+    this.#checkWhole()
+  }
+
+  #checkWhole(): void {
+    if (this.#broken !== undefined) throw this.#flushFailed()
+  }
+
+  #flushFailed(): IoError {
+    return new IoError('FLUSH_FAILED', 'flush failed, what is on disk is unknown', {
+      cause: this.#broken,
+    })
+  }
+
+  #grew(end: number): void {
+    if (end <= this.#fileSize) return
+    this.#fileSize = end
+    this.#sizeChanged = true
+    this.#size = Math.max(this.#size, roundUp(end, this.#sizeMultiple))
+  }
+}
+
+function modeOf(options: FileDeviceOptions): OpenMode {
+  if (options.create !== undefined) return options.create === 'new' ? 'create-new' : 'replace'
+  return options.writable ? 'write' : 'read'
+}

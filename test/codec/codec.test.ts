@@ -1,0 +1,179 @@
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { deflateRawSync } from 'node:zlib'
+import fc from 'fast-check'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { type ClusterCodec, loadCodec } from '../../src/codec/index.ts'
+import { zlibCodec } from '../../src/codec/zlib.ts'
+import { zstdCodec, zstdEngines } from '../../src/codec/zstd.ts'
+import { expectBytes, pattern } from '../support/device-contract.ts'
+import { qemuClusters } from './qemu-clusters.ts'
+
+const CLUSTER = 65_536
+
+const codecs: [string, ClusterCodec][] = [['zlib', zlibCodec]]
+for (const engine of await zstdEngines()) {
+  codecs.push([`zstd by ${engine.name}`, zstdCodec(engine)])
+}
+
+/** Words from a small list: packs well, and not to nothing. */
+function text(length: number, seed: number): Uint8Array {
+  const words = ['cluster', 'snapshot', ' ', 'backing', 'refcount', '\n', 'table', '0x']
+  const choice = pattern(length, seed)
+  let out = ''
+  for (let index = 0; out.length < length; index++) out += words[choice[index]! % words.length]
+  return new TextEncoder().encode(out).subarray(0, length)
+}
+
+let folder: string
+let disk: Uint8Array
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'cowpoint-codec-'))
+  disk = new Uint8Array(16 * CLUSTER)
+  for (let index = 0; index < 16; index++) {
+    const at = index * CLUSTER
+    if (index % 4 === 1) disk.fill(index, at, at + CLUSTER)
+    else if (index % 4 === 2) disk.set(pattern(CLUSTER / 2, index), at)
+    else disk.set(text(CLUSTER, index), at)
+  }
+  writeFileSync(join(folder, 'raw'), disk)
+})
+
+afterAll(() => rmSync(folder, { recursive: true }))
+
+it('every name loads its codec', async () => {
+  expect((await loadCodec('zlib')).name).toBe('zlib')
+  expect((await loadCodec('zstd')).name).toBe('zstd')
+})
+
+it('the WebAssembly engine of zstd is there whatever the host has', async () => {
+  expect((await zstdEngines()).map((engine) => engine.name)).toContain('wasm')
+})
+
+describe.each(codecs)('%s', (_, codec) => {
+  it('unpacks what it packed, whatever follows', () => {
+    fc.assert(
+      fc.property(
+        fc.constantFrom(512, 4096, CLUSTER, 2 * 1024 * 1024),
+        fc.nat(1000),
+        fc.uint8Array({ maxLength: 600 }),
+        (length, seed, tail) => {
+          const source = text(length, seed)
+          const packed = codec.compress(source)
+          expect(packed!.length).toBeLessThan(length)
+          const target = new Uint8Array(length).fill(0xee)
+          codec.decompress(Buffer.concat([packed!, tail]), target)
+          expectBytes(target, source)
+        },
+      ),
+      { numRuns: 20 },
+    )
+  })
+
+  it('packs nothing that would not get smaller', () => {
+    expect(codec.compress(pattern(CLUSTER, 5))).toBeUndefined()
+    expect(codec.compress(new Uint8Array(1))).toBeUndefined()
+    expect(codec.compress(new Uint8Array(0))).toBeUndefined()
+  })
+
+  it('does not change what it packs, nor give out a buffer that it goes on using', () => {
+    const source = text(CLUSTER, 1)
+    const before = source.slice()
+    const first = codec.compress(source)!
+    const copy = first.slice()
+    codec.compress(text(CLUSTER, 2))
+    expectBytes(first, copy)
+    expectBytes(source, before)
+  })
+
+  it('unpacks clusters that QEMU packed', () => {
+    const clusters = qemuClusters(join(folder, 'raw'), join(folder, codec.name), codec.name)
+    expect(clusters.length).toBeGreaterThanOrEqual(12)
+    for (const { index, packed } of clusters) {
+      const target = new Uint8Array(CLUSTER)
+      codec.decompress(packed, target)
+      expectBytes(target, disk.subarray(index * CLUSTER, (index + 1) * CLUSTER))
+    }
+  })
+
+  it('packs clusters that QEMU unpacks', () => {
+    const image = join(folder, `${codec.name}-ours`)
+    const clusters = qemuClusters(join(folder, 'raw'), image, codec.name)
+    const bytes = readFileSync(image)
+    let replacedCount = 0
+    clusters.forEach(({ index, offset, packed }, place) => {
+      // Clusters lie close together: a sector may hold the end of one and the beginning of the next.
+      const room = (clusters[place + 1]?.offset ?? offset + packed.length) - offset
+      const ours = codec.compress(disk.subarray(index * CLUSTER, (index + 1) * CLUSTER))
+      if (ours === undefined || ours.length > room) return
+      bytes.fill(0xee, offset, offset + room)
+      bytes.set(ours, offset)
+      replacedCount++
+    })
+    expect(replacedCount).toBeGreaterThan(0)
+    writeFileSync(image, bytes)
+    const words = ['compare', '-f', 'raw', '-F', 'qcow2', join(folder, 'raw'), image]
+    expect(execFileSync('qemu-img', words, { encoding: 'utf8' })).toContain('identical')
+  })
+
+  it('says COMPRESSED_DATA where bytes are too few, too many or damaged', () => {
+    const packed = codec.compress(text(CLUSTER, 3))!
+    const damaged = { name: 'ImageError', code: 'COMPRESSED_DATA' }
+    const bad: [Uint8Array, number][] = [
+      [packed.subarray(0, packed.length / 2), CLUSTER],
+      [packed, CLUSTER + 1],
+      [packed, CLUSTER - 1],
+      [packed, 512],
+      [new Uint8Array(0), CLUSTER],
+      [new Uint8Array(100), CLUSTER],
+      [new Uint8Array(100).fill(0xff), CLUSTER],
+    ]
+    for (const [bytes, length] of bad) {
+      const target = new Uint8Array(length)
+      expect(() => codec.decompress(bytes, target)).toThrow(expect.objectContaining(damaged))
+    }
+  })
+
+  it('either unpacks or says COMPRESSED_DATA on any bytes at all', () => {
+    const packed = codec.compress(text(4096, 4))!
+    fc.assert(
+      fc.property(
+        fc.array(fc.tuple(fc.nat(packed.length - 1), fc.nat(255)), { minLength: 1, maxLength: 6 }),
+        fc.nat(packed.length),
+        (pokes, cut) => {
+          const bytes = packed.slice(0, Math.max(cut, packed.length / 2))
+          for (const [at, byte] of pokes) if (at < bytes.length) bytes[at] = byte
+          try {
+            codec.decompress(bytes, new Uint8Array(4096))
+          } catch (error) {
+            expect(error).toMatchObject({ name: 'ImageError', code: 'COMPRESSED_DATA' })
+          }
+        },
+      ),
+      { numRuns: 300 },
+    )
+  })
+
+  it('does not unpack a bomb further than the cluster', () => {
+    const bomb = codec.compress(new Uint8Array(64 * 1024 * 1024))!
+    expect(() => codec.decompress(bomb, new Uint8Array(4096))).toThrow(
+      expect.objectContaining({ code: 'COMPRESSED_DATA' }),
+    )
+  })
+})
+
+describe('zlib', () => {
+  it('reads streams with a window of 32 KiB', () => {
+    const source = new Uint8Array(CLUSTER)
+    source.set(pattern(20_000, 1), 0)
+    source.set(pattern(20_000, 1), 30_000)
+    const packed = deflateRawSync(source, { windowBits: 15 })
+    expect(packed.length).toBeLessThan(21_000)
+    const target = new Uint8Array(CLUSTER)
+    zlibCodec.decompress(packed, target)
+    expectBytes(target, source)
+  })
+})

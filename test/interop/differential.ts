@@ -1,0 +1,129 @@
+/**
+ * The real qemu-img as the oracle: runs the same words with `qemu-img` and with `cowpoint` on identical input and compares
+ * standard output, exit status, whether there was a complaint, and what became of the files.
+ *
+ *   const disk = scene('disk', 'qemu-img create -f qcow2 a.qcow2 1M', "qemu-io -c 'write 0 64k' a.qcow2")
+ *   describeDifferential('info', [
+ *     { scene: disk, words: 'info a.qcow2' },                       // reads: one folder for both, which must stay as it is
+ *     { scene: disk, words: 'snapshot -c x a.qcow2', writes: true }, // writes: a copy each, the results are compared
+ *   ])
+ *
+ * `differential-case.ts` says all that a case can ask for, `differential-effects.ts` how files are compared.
+ */
+
+import { execFileSync } from 'node:child_process'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { describeWithQemu, qemuImg } from '../support/qemu.ts'
+import { runBuiltCli, runCli } from '../support/run-cli.ts'
+import { suiteFolder, withTempFolder } from '../support/temp.ts'
+import { complaintWords, type Differential, type Outcome, splitWords } from './differential-case.ts'
+import { compareFiles, digestFolder } from './differential-effects.ts'
+
+export type { Differential, Scene } from './differential-case.ts'
+export { maskDates, maskSpace, scene } from './differential-case.ts'
+
+/** One test for each case, within a `describe`; like `describeWithQemu` where the real tool is missing. */
+export function describeDifferential(title: string, cases: readonly Differential[]): void {
+  describeWithQemu(`qemu-img and cowpoint agree: ${title}`, () => {
+    const scenes = suiteFolder()
+    for (const one of cases) {
+      test(titleOf(one), async () => {
+        await withTempFolder(async (folder) => {
+          const built = await one.scene.in(scenes)
+          await runCase(one, built, folder)
+        })
+      })
+    }
+  })
+}
+
+function titleOf({ title, scene, words, further }: Differential): string {
+  const line = (part: string | readonly string[]): string =>
+    typeof part === 'string' ? part : part.join(' ')
+  return title ?? `${scene.title}: ${[words, ...(further ?? [])].map(line).join('; ')}`
+}
+
+async function runCase(one: Differential, built: string, folder: string): Promise<void> {
+  const theirs = join(folder, 'theirs')
+  // Readers share one folder: then even names, dates and allocated sizes must come out equal.
+  const ours = one.writes === true ? join(folder, 'ours') : theirs
+  for (const target of new Set([theirs, ours])) copyFolder(built, target)
+  const before = digestFolder(theirs)
+  const steps = [one.words, ...(one.further ?? [])]
+  const oursSteps = [one.ourWords ?? one.words, ...(one.further ?? [])]
+  const expected = []
+  const actual = []
+  for (const step of steps) expected.push(await runTheirs(one, splitWords(step), theirs))
+  for (const step of oursSteps) actual.push(await runOurs(one, splitWords(step), ours))
+  expect(actual).toEqual(expected)
+  if (one.writes !== true) {
+    expect(digestFolder(theirs), 'a reading verb changed a file').toEqual(before)
+  } else if (expected.at(-1)?.status === 0) {
+    await compareFiles({ theirs, ours, before }, one)
+  } else {
+    // A failed qemu-img may leave half a file behind; ours leaves what was there, and nothing else.
+    expect([...digestFolder(ours).keys()]).toEqual([...before.keys()])
+  }
+}
+
+async function runTheirs(one: Differential, words: string[], cwd: string): Promise<Outcome> {
+  const { stdin, env } = one
+  return outcome(
+    one,
+    await qemuImg(words, {
+      cwd,
+      ...(stdin === undefined ? {} : { input: stdin }),
+      ...(env === undefined ? {} : { env }),
+    }),
+  )
+}
+
+async function runOurs(one: Differential, words: string[], cwd: string): Promise<Outcome> {
+  const stdin = one.stdin === undefined ? {} : { stdin: one.stdin }
+  const env = { TZ: 'UTC', ...one.env }
+  const before = new Map(Object.keys(env).map((name) => [name, process.env[name]]))
+  Object.assign(process.env, env)
+  try {
+    const run = one.process === true ? runBuiltCli : runCli
+    const result = await run(words, { cwd, ...stdin })
+    return outcome(one, { ...result, bytes: result.stdoutBytes })
+  } finally {
+    for (const [name, value] of before) {
+      if (value === undefined) delete process.env[name]
+      else process.env[name] = value
+    }
+  }
+}
+
+interface Ended {
+  readonly status: number
+  readonly stdout: string
+  readonly stderr: string
+  readonly bytes: Buffer
+}
+
+function outcome(one: Differential, { status, stdout, stderr, bytes }: Ended): Outcome {
+  const complaint = complaintWords(stderr)
+  return {
+    status,
+    stdout: one.binary === true ? bytes.toString('base64') : (one.normalise ?? same)(stdout),
+    stderr:
+      one.stderr === 'exact'
+        ? stderr
+        : one.stderr === 'words'
+          ? complaint
+          : complaint === ''
+            ? 'silent'
+            : 'complains',
+  }
+}
+
+function same(text: string): string {
+  return text
+}
+
+/** Copies a folder with its times and holes. */
+function copyFolder(source: string, target: string): void {
+  execFileSync('cp', ['-a', source, target])
+}
