@@ -7,6 +7,7 @@
 /** What an error is about, by name: offsets, counts, names. Never secret, never unbounded. */
 export type ErrorContext = Readonly<Record<string, string | number | boolean | readonly string[]>>
 
+/** What an error carries beside its code and message. */
 export interface ErrorDetails {
   readonly context?: ErrorContext
   readonly cause?: unknown

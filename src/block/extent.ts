@@ -5,6 +5,7 @@
  */
 export type ExtentKind = 'data' | 'zero' | 'hole'
 
+/** One run of bytes of one kind. */
 export interface Extent {
   readonly offset: number
   readonly length: number

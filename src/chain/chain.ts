@@ -78,17 +78,20 @@ export class Chain implements AsyncDisposable {
    * several, with an IoError `CLOSE_FAILED` that has all of them as its cause.
    */
   close(): Promise<void> {
-    this.#closed ??= closeAll(
-      this.layers.flatMap(({ device, dataFile }) =>
-        dataFile === undefined ? [device] : [device, dataFile],
-      ),
-    )
+    this.#closed ??= closeAll(devicesOf(this.layers))
     return this.#closed
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }
+}
+
+/** What layers hold open, in the order in which it is closed. */
+export function devicesOf(layers: readonly Layer[]): BlockDevice[] {
+  return layers.flatMap(({ device, dataFile }) =>
+    dataFile === undefined ? [device] : [device, dataFile],
+  )
 }
 
 /** Closes all in order, and only then tells what failed. */

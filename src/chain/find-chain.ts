@@ -182,8 +182,7 @@ class Search {
       growable: true,
     })
     try {
-      const { dev, ino, kind } = await device.stat()
-      if (kind === 'character-device') throw fail('data file is a character device')
+      const { dev, ino } = await device.stat()
       const identity = `${dev}:${ino}:0`
       this.#refuseLoop(identity, path)
       this.#holders.set(identity, path)
@@ -194,10 +193,15 @@ class Search {
     return { device, filename: path }
   }
 
-  #admit(link: Link, path: string): Promise<string> {
+  /** The path to open, once the gate has let it through and it is nothing that acts on being opened. */
+  async #admit(link: Link, path: string): Promise<string> {
     const { files, gate } = this.#options
     const what = linkWords(link.kind)
-    return gate.admit({ files, path, homeFolder: this.#homeFolder, what })
+    const openPath = await gate.admit({ files, path, homeFolder: this.#homeFolder, what })
+    if ((await files.stat(openPath)).kind === 'character-device') {
+      throw new ImageError('NOT_A_FILE', `${what} is a character device`)
+    }
+    return openPath
   }
 
   #refuseLoop(identity: string, filename: string): void {

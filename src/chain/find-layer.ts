@@ -3,7 +3,7 @@
  * which references. Nothing is written, and no other file is touched.
  */
 
-import { ImageError, UsageError } from '../base/errors.ts'
+import { UsageError } from '../base/errors.ts'
 import { type BlockDevice, SliceDevice } from '../block/index.ts'
 import {
   EXTENSION,
@@ -71,9 +71,6 @@ async function describeFile(
 ): Promise<FoundLayer> {
   const { origin, path } = request
   const fail = locationFailure(request.location.text, origin)
-  if (origin === 'image' && stat.kind === 'character-device') {
-    throw new ImageError('NOT_A_FILE', 'reference leads to a character device')
-  }
   const window = windowOf(request.location.formats, stat.size, fail)
   const location = known(request, file, window, fail)
   const format = location.formats[0]?.driver ?? 'raw'

@@ -1,8 +1,16 @@
-/** The door of chain: names of images, which references they may open, images with all that they stand on, and their map. */
+/** The door of chain: names of images, which references they may open, images with all that they stand on, their map, new images. */
 
 export { type BackingName, type BrokenLink, Chain, type Layer } from './chain.ts'
+export {
+  type ConvertOptions,
+  type ConvertTarget,
+  convertInto,
+  convertToNew,
+  type Unchanged,
+} from './convert.ts'
 export type { FileDriver, Format } from './driver.ts'
 export { Gate, type GateOptions, type GateRequest } from './gate.ts'
+export { JoinedDevice } from './joined-device.ts'
 export {
   type FormatNode,
   type Location,
@@ -13,6 +21,8 @@ export {
 export type { LocationOrigin } from './location-error.ts'
 export { filenameOf, type OpenedLocation } from './location-text.ts'
 export { type MapExtent, type MapOptions, mapChain } from './map.ts'
+export { type ImageLayout, NewImage, type NewImageOptions } from './new-image.ts'
 export { type ChainOptions, openChain } from './open.ts'
 export { PROBE_SIZE, probeFormat } from './probe.ts'
 export { folderOf, joinPath } from './reference.ts'
+export { UnflushedDevice } from './unflushed-device.ts'

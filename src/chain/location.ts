@@ -76,13 +76,15 @@ export function withFormat(
 ): Location {
   const fail = locationFailure(location.text, origin)
   const [top, ...below] = location.formats
+  const isWindow = top?.offset !== undefined || top?.size !== undefined
   if (isFileDriver(format)) {
     if (below.length > 0) throw fail(`format ${format} cannot stand on format ${below[0]?.driver}`)
+    if (isWindow) throw fail(`format ${format} takes no offset and no size`, 'OPTION_NOT_SUPPORTED')
     return { ...location, formats: [], driver: format }
   }
   const driver = checkFormat(format, fail)
   if (top === undefined) throw fail(`format ${driver} is demanded of what names no file below it`)
-  if (driver === 'qcow2' && (top.offset !== undefined || top.size !== undefined)) {
+  if (driver === 'qcow2' && isWindow) {
     throw fail('format qcow2 takes no offset and no size', 'OPTION_NOT_SUPPORTED')
   }
   return { ...location, formats: [{ ...top, driver }, ...below] }

@@ -7,8 +7,8 @@ import { randomBytes } from 'node:crypto'
 import { dirname, resolve } from 'node:path'
 import { UsageError } from '../base/errors.ts'
 import type { BlockDevice } from '../block/index.ts'
-import { type CreateOptions, createQcow2, Qcow2Image } from '../qcow2/index.ts'
-import { FileDevice, type FileStat, type FileSystem, MemoryDevice, nodeFiles } from '../storage/index.ts'
+import { type CreateOptions, createQcow2, planCreate, Qcow2Image } from '../qcow2/index.ts'
+import { FileDevice, type FileStat, type FileSystem, nodeFiles } from '../storage/index.ts'
 import { UnflushedDevice } from './unflushed-device.ts'
 
 /** How a new image is laid out. */
@@ -58,7 +58,9 @@ export class NewImage implements AsyncDisposable {
   static async create(options: NewImageOptions): Promise<NewImage> {
     const files = options.files ?? nodeFiles
     const place = await findPlace(files, options.location)
-    await refuseBadLayout(options)
+    // Options that do not go together must not cost the file that is there.
+    const { layout, size } = options
+    if (layout.format === 'qcow2') planCreate({ ...layout.options, size })
     const opened: Opened = { file: await openPlace(files, place, options) }
     try {
       if (options.layout.format === 'raw') {
@@ -154,13 +156,6 @@ async function openPlace(
       ? await FileDevice.open(files, place.path, { writable: true, growable })
       : await FileDevice.open(files, place.path, { create, growable })
   return options.durable ? file : new UnflushedDevice(file)
-}
-
-/** Tries the layout in memory: options that do not go together must not cost the file that is there. */
-async function refuseBadLayout({ layout, size }: NewImageOptions): Promise<void> {
-  if (layout.format === 'raw') return
-  const trial = new MemoryDevice(0, { growable: true })
-  await createQcow2(trial, { ...layout.options, size, preallocation: 'off' })
 }
 
 async function layRaw(file: BlockDevice, place: Place, options: NewImageOptions): Promise<void> {

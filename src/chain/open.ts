@@ -3,10 +3,11 @@
  * the active layer, the only one that may be written, is touched last.
  */
 
+import { CowpointError } from '../base/errors.ts'
 import type { BlockDevice } from '../block/index.ts'
 import { type OpenOptions, Qcow2Image } from '../qcow2/index.ts'
 import { type FileSystem, nodeFiles } from '../storage/index.ts'
-import { Chain, closeAll, type Layer } from './chain.ts'
+import { Chain, closeAll, devicesOf, type Layer } from './chain.ts'
 import type { FileDriver, Format } from './driver.ts'
 import {
   type FindOptions,
@@ -16,7 +17,7 @@ import {
   openDevices,
 } from './find-chain.ts'
 import { Gate } from './gate.ts'
-import { linkError } from './link-error.ts'
+import { type Link, linkError } from './link-error.ts'
 import { parseLocation, withFormat } from './location.ts'
 import { MissingDevice } from './missing-device.ts'
 
@@ -74,38 +75,59 @@ function findOptions(options: ChainOptions): FindOptions {
 }
 
 async function openImages(found: FoundChain, options: ChainOptions): Promise<Chain> {
-  const { layers, broken } = found
+  const { layers } = found
   const imageCount = layers.filter((layer) => layer.format === 'qcow2').length
   const share = Math.floor((options.cacheSize ?? CACHE_SIZE) / Math.max(1, imageCount))
   const cacheSize = Math.max(SMALLEST_CACHE, Math.min(LARGEST_CACHE, share))
-  const opened: Layer[] = []
-  const cut = broken.find((link) => link.kind === 'backing')
-  let below: BlockDevice | undefined =
-    cut === undefined ? undefined : new MissingDevice(cut.reference, cut.error)
-  try {
-    for (let index = layers.length - 1; index >= 0; index--) {
-      const layer = await openLayer(layers, index, below, { ...options, cacheSize })
-      opened.unshift(layer)
-      below = layer.device
+  let broken = found.broken
+  let opened: Layer[] = []
+  for (let index = layers.length - 1; index >= 0; index--) {
+    const cut = broken.find((link) => link.kind === 'backing' && link.layerIndex === index)
+    const below =
+      cut === undefined ? opened[0]?.device : new MissingDevice(cut.reference, cut.error)
+    try {
+      opened.unshift(
+        await openLayer(layers[index] as LinkedLayer, below, { ...options, cacheSize }, index),
+      )
+    } catch (cause) {
+      await closeAll([...openDevices(layers.slice(index, index + 1)), ...devicesOf(opened)]).catch(
+        () => {},
+      )
+      opened = []
+      const link = linkTo(layers, index)
+      const error = link === undefined ? cause : linkError(link, cause)
+      if (
+        link === undefined ||
+        options.onBroken !== 'report' ||
+        !(error instanceof CowpointError)
+      ) {
+        await closeAll(openDevices(layers.slice(0, index))).catch(() => {})
+        throw error
+      }
+      const { kind, reference, layerIndex } = link
+      broken = [
+        ...broken.filter((other) => other.layerIndex < index),
+        { kind, reference, layerIndex, error },
+      ]
     }
-  } catch (error) {
-    const waiting = layers.slice(0, layers.length - opened.length)
-    await closeAll([
-      ...openDevices(waiting),
-      ...opened.flatMap(({ device, dataFile }) => (dataFile ? [device, dataFile] : [device])),
-    ]).catch(() => {})
-    throw error
   }
   return new Chain(opened, broken)
 }
 
+/** The reference that led to a layer; undefined for the active one. */
+function linkTo(layers: readonly LinkedLayer[], index: number): Link | undefined {
+  const overlay = layers[index - 1]
+  if (overlay === undefined) return undefined
+  const reference = overlay.location.backing?.text ?? overlay.backing?.name ?? ''
+  return { kind: 'backing', reference, overlay: overlay.filename, layerIndex: index - 1 }
+}
+
 async function openLayer(
-  layers: readonly LinkedLayer[],
-  index: number,
+  found: LinkedLayer,
   backing: BlockDevice | undefined,
   options: ChainOptions & { readonly cacheSize: number },
+  index: number,
 ): Promise<Layer> {
-  const found = layers[index] as LinkedLayer
   const { location, filename, path, format, driver, file, hostFile, fileOffset, data } = found
   const base = {
     ...{ location, filename, path, format, driver, file, hostFile, fileOffset },
@@ -114,23 +136,13 @@ async function openLayer(
   }
   if (format === 'raw') return { ...base, device: file }
   const active = index === 0
-  try {
-    const image = await Qcow2Image.open(file, {
-      name: filename,
-      writable: active && (options.writable ?? false),
-      cacheSize: options.cacheSize,
-      ...(backing === undefined ? {} : { backing }),
-      ...(data === undefined ? {} : { dataFile: data.device }),
-      ...(active && options.discard !== undefined ? { discard: options.discard } : {}),
-    })
-    return { ...base, device: image, image }
-  } catch (error) {
-    const overlay = layers[index - 1]
-    if (overlay === undefined) throw error
-    const reference = overlay.location.backing?.text ?? overlay.backing?.name ?? filename
-    throw linkError(
-      { kind: 'backing', reference, overlay: overlay.filename, layerIndex: index - 1 },
-      error,
-    )
-  }
+  const image = await Qcow2Image.open(file, {
+    name: filename,
+    writable: active && (options.writable ?? false),
+    cacheSize: options.cacheSize,
+    ...(backing === undefined ? {} : { backing }),
+    ...(data === undefined ? {} : { dataFile: data.device }),
+    ...(active && options.discard !== undefined ? { discard: options.discard } : {}),
+  })
+  return { ...base, device: image, image }
 }

@@ -61,8 +61,15 @@ function outputLost(error: NodeJS.ErrnoException): void {
   )
 }
 
+/** Ends, with the reason, when the work is broken off: otherwise a writer that stays silent would hold us. */
+function readStdin(): AsyncIterator<Uint8Array> {
+  const { signal } = interruption
+  signal.addEventListener('abort', () => process.stdin.destroy(signal.reason))
+  return process.stdin[Symbol.asyncIterator]()
+}
+
 const io: Io = {
-  stdin: { [Symbol.asyncIterator]: () => process.stdin[Symbol.asyncIterator]() },
+  stdin: { [Symbol.asyncIterator]: readStdin },
   stdout: sink(() => process.stdout, outputLost),
   stderr: sink(
     () => process.stderr,

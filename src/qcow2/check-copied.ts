@@ -36,7 +36,8 @@ export async function checkCopied(check: CopiedCheck): Promise<void> {
   const flags = new FlagCheck(check)
   const faults = new Map<number, { from: FindingMark; to: FindingMark }>()
   const done = new Set<number>()
-  for (let at = 0; at < view.byteLength; at += 8) {
+  const end = view.byteLength
+  for (let at = 0; at < end; at += 8) {
     const hi = view.getUint32(at)
     const lo = view.getUint32(at + 4)
     const offset = entryOffset(hi, lo)
@@ -105,7 +106,8 @@ class FlagCheck {
     if (this.#outside.size > OUTSIDE_LIMIT) this.#outside.clear()
     const { clusterBits, l2EntrySize } = parts.geometry
     const scale = 2 ** (32 - clusterBits)
-    for (let at = 0; at < table.byteLength; at += l2EntrySize) {
+    const end = table.byteLength
+    for (let at = 0; at < end; at += l2EntrySize) {
       const hi = table.getUint32(at)
       const cluster = (hi & HI_OFFSET_MASK) * scale + (table.getUint32(at + 4) >>> clusterBits)
       if (cluster < refcounts.clusterCount || (hi & HI_COMPRESSED) !== 0) continue
@@ -119,7 +121,8 @@ class FlagCheck {
     const { clusterBits, l2EntrySize } = parts.geometry
     const scale = 2 ** (32 - clusterBits)
     const known = stored.whole && !parts.externalData ? refcounts.clusterCount : 0
-    for (let at = 0; at < table.byteLength; at += l2EntrySize) {
+    const end = table.byteLength
+    for (let at = 0; at < end; at += l2EntrySize) {
       const hi = table.getUint32(at)
       const lo = table.getUint32(at + 4)
       if (hi === 0 && lo <= LO_ZERO) continue

@@ -195,7 +195,8 @@ export class ReferenceCounter implements StructureVisitor {
     let allocated = 0
     let fragmented = 0
     let next = 0
-    for (let at = 0; at < table.byteLength; at += 8) {
+    const end = table.byteLength
+    for (let at = 0; at < end; at += 8) {
       const hi = table.getUint32(at)
       const lo = table.getUint32(at + 4)
       if (hi === 0 && lo <= LO_ZERO) continue
@@ -228,7 +229,8 @@ export class ReferenceCounter implements StructureVisitor {
     const scale = 2 ** (32 - clusterBits)
     const lowMask = clusterSize - 1
     const { layout, counts } = this
-    for (let at = 0; at < table.byteLength; at += 16) {
+    const end = table.byteLength
+    for (let at = 0; at < end; at += 16) {
       const hi = table.getUint32(at)
       const lo = table.getUint32(at + 4)
       const zeroes = table.getUint32(at + 8)
@@ -251,7 +253,8 @@ export class ReferenceCounter implements StructureVisitor {
   /** Entries of an image whose data lies in another file. */
   #scanSlowly(table: DataView): void {
     const { extendedL2, l2EntrySize } = this.#parts.geometry
-    for (let at = 0; at < table.byteLength; at += l2EntrySize) {
+    const end = table.byteLength
+    for (let at = 0; at < end; at += l2EntrySize) {
       const hi = table.getUint32(at)
       const lo = table.getUint32(at + 4)
       const zeroes = extendedL2 ? table.getUint32(at + 8) : 0

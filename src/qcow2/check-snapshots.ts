@@ -4,7 +4,7 @@
  */
 
 import { hex, readU16, readU32, readU64Rounded, roundUp } from '../base/bytes.ts'
-import type { Findings } from './check-findings.ts'
+import { type Findings, hexWords } from './check-findings.ts'
 import type { ImageParts } from './image-parts.ts'
 import { LIMIT } from './layout/constants.ts'
 import type { L1Place } from './walk.ts'
@@ -71,14 +71,14 @@ async function readEntries(parts: ImageParts, findings: Findings): Promise<Snaps
     if (extraSize < DEMANDED_EXTRA) incomplete.push(index)
     const idSize = readU16(fixed, 12)
     const nameSize = readU16(fixed, 14)
-    const [l1TableOffset, l1Size] = [readU64Rounded(fixed, 0), readU32(fixed, 8)]
+    const l1Size = readU32(fixed, 8)
     const texts = await window.bytes(at + ENTRY_LENGTH + extraSize, idSize + nameSize)
     snapshots.push({
       id: cText(texts.subarray(0, idSize)),
       name: cText(texts.subarray(idSize)),
-      l1TableOffset,
+      l1TableOffset: readU64Rounded(fixed, 0),
       l1Size,
-      fault: l1Fault(l1TableOffset, l1Size, parts.geometry.clusterSize),
+      fault: l1Fault([readU32(fixed, 0), readU32(fixed, 4)], l1Size, parts.geometry.clusterSize),
     })
     end = at + ENTRY_LENGTH + extraSize + idSize + nameSize
     if (end > LIMIT.snapshotTableSize) {
@@ -137,9 +137,15 @@ class Window {
   }
 }
 
-/** Why the L1 table of a snapshot cannot be gone through. */
-function l1Fault(offset: number, l1Size: number, clusterSize: number): string | undefined {
-  if (offset % clusterSize !== 0) return `l1_offset=${hex(offset)}: L1 table is not cluster aligned`
+/** Why the L1 table of a snapshot cannot be gone through; its offset comes in two words, since any 64 bits can stand there. */
+function l1Fault(
+  [hi, lo]: readonly [number, number],
+  l1Size: number,
+  clusterSize: number,
+): string | undefined {
+  if ((lo & (clusterSize - 1)) !== 0) {
+    return `l1_offset=0x${hexWords(hi, lo)}: L1 table is not cluster aligned`
+  }
   if (l1Size * 8 > LIMIT.l1Size) return `l1_size=${hex(l1Size)}: L1 table is too large`
   return undefined
 }

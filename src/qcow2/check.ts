@@ -5,6 +5,7 @@
  */
 
 import { roundDown } from '../base/bytes.ts'
+import { ImageError } from '../base/errors.ts'
 import type { LongWork } from '../base/progress.ts'
 import type { BlockDevice } from '../block/index.ts'
 import { checkCopied } from './check-copied.ts'
@@ -13,12 +14,15 @@ import { StoredRefcounts } from './check-refcounts.ts'
 import { type Layout, ReferenceCounter } from './check-references.ts'
 import { readSnapshots } from './check-snapshots.ts'
 import { type ImageParts, readParts } from './image-parts.ts'
-import { SECTOR_SIZE } from './layout/constants.ts'
+import { EXTENSION, SECTOR_SIZE } from './layout/constants.ts'
 import { clustersFor } from './layout/geometry.ts'
+import { findExtension, type Header } from './layout/header.ts'
 import { walkImage } from './walk.ts'
 
 /** How a check goes; progress is in L2 tables. */
 export interface CheckOptions extends LongWork {
+  /** The external data file, which is not read: it stands in where the image does not name one. */
+  readonly dataFile?: BlockDevice | undefined
   /** How many findings are kept in the report; all are counted. Default 10 000. */
   readonly findingLimit?: number
 }
@@ -58,11 +62,18 @@ export async function checkImage(
   options: CheckOptions = {},
 ): Promise<CheckReport> {
   const parts = await readParts(file)
+  if (parts.externalData && options.dataFile === undefined && !namesDataFile(parts.header)) {
+    throw new ImageError('DATA_FILE', 'image needs a data file and does not name one')
+  }
   options.signal?.throwIfAborted()
   const check = new Check(parts, options)
   const report = await check.run(false)
   if (!check.wantsReplay) return report
   return new Check(parts, options).run(true)
+}
+
+function namesDataFile(header: Header): boolean {
+  return findExtension(header, EXTENSION.dataFile) !== undefined
 }
 
 class Check {

@@ -23,6 +23,9 @@ import {
 } from './layout/header.ts'
 import { HostFile } from './metadata/host-file.ts'
 
+/** The encryption method that keeps a header of its own in the file. */
+const LUKS = 2
+
 /** A range of the image's file, as whoever refers to it claims it: it need not lie in the file. */
 export interface PartRange {
   readonly offset: number
@@ -54,14 +57,24 @@ export async function readParts(file: BlockDevice): Promise<ImageParts> {
   const host = new HostFile(file)
   const probe = new Uint8Array(Math.min(file.size, 512))
   await host.read(0, probe)
-  const cluster = new Uint8Array(Math.min(file.size, headerClusterSize(probe)))
+  const cluster = new Uint8Array(headerClusterSize(probe))
   await host.read(0, cluster)
   const snapshotCount = readU32(cluster, FIELD.snapshotCount)
   const snapshotsOffset = readU64Rounded(cluster, FIELD.snapshotsOffset)
   // A snapshot table that cannot be is a finding of the check, and no reason not to begin it.
   for (const at of [0, 4, 8]) writeU32(cluster, FIELD.snapshotCount + at, 0)
   const header = { ...parseHeader(cluster), snapshotCount, snapshotsOffset }
+  checkEncryption(header, file.size)
   return partsOfHeader(file, header)
+}
+
+function checkEncryption(header: Header, fileSize: number): void {
+  if (header.cryptMethod !== LUKS) return
+  const place = encryptionHeader(header.extensions)
+  if (place !== undefined && place.offset < fileSize) return
+  throw new ImageError('ENCRYPTION_HEADER', 'image with LUKS encryption has no encryption header', {
+    context: { structure: 'encryption header' },
+  })
 }
 
 /** Reads the parts that `header`, which need not be the one on disk, names in `file`. */

@@ -9,31 +9,32 @@ import {
   type BlockDevice,
   type BlockSizes,
   type Capabilities,
-  type Extent,
   checkRange,
   checkSize,
   deviceClosed,
+  type Extent,
 } from '../block/index.ts'
 import { discardGuest, zeroGuest } from './io/discard.ts'
 import { guestExtents } from './io/extents.ts'
 import { type ReadView, readGuest } from './io/read.ts'
-import { writeCompressedGuest } from './io/write-compressed.ts'
 import { writeGuest } from './io/write.ts'
-import { EXTENSION } from './layout/constants.ts'
+import { writeCompressedGuest } from './io/write-compressed.ts'
+import { EXTENSION, INCOMPATIBLE } from './layout/constants.ts'
 import { extensionText } from './layout/extensions.ts'
 import { type Geometry, vmStateOffset } from './layout/geometry.ts'
-import type { Header } from './layout/header.ts'
+import { type Header, hasIncompatible } from './layout/header.ts'
 import type { SnapshotRecord } from './layout/snapshot-table.ts'
-import { type BitmapRecord, readBitmapDirectory } from './metadata/bitmap-store.ts'
 import { beginChange, beginGuestWrite } from './metadata/begin-write.ts'
+import { type BitmapRecord, readBitmapDirectory } from './metadata/bitmap-store.ts'
 import { commit } from './metadata/commit.ts'
 import { HostFile } from './metadata/host-file.ts'
 import { type Mapping, map, resident } from './metadata/mapping.ts'
 import { openState } from './metadata/open-state.ts'
-import { type Qcow2State, dataFileIsRaw } from './metadata/state.ts'
+import { dataFileIsRaw, type Qcow2State } from './metadata/state.ts'
+import { rebuildRefcounts } from './rebuild.ts'
 import { growDisk } from './resize.ts'
-import { type SnapshotOptions, applySnapshot, createSnapshot, deleteSnapshot } from './snapshots.ts'
 import { SnapshotView } from './snapshot-view.ts'
+import { applySnapshot, createSnapshot, deleteSnapshot, type SnapshotOptions } from './snapshots.ts'
 import { growVmState } from './vm-state.ts'
 
 /** How an image is opened. */
@@ -67,13 +68,19 @@ export class Qcow2Image implements BlockDevice {
     this.#state = state
     this.file = state.host.device
     const { writable } = state
-    this.can = { write: writable, resize: writable, discard: writable, fastZeroes: true, extents: true }
+    this.can = {
+      write: writable,
+      resize: writable,
+      discard: writable,
+      fastZeroes: true,
+      extents: true,
+    }
     const { clusterSize } = state.geometry
     this.blockSizes = { minimum: 1, preferred: clusterSize, maximum: Number.MAX_SAFE_INTEGER }
   }
 
   /**
-   * Opens the image in `file`. Throws an ImageError that names structure and offset where it is damaged, or
+   * Opens the image in `file`. A dirty image that is opened for writing gets its refcounts rebuilt first. Throws an ImageError that names structure and offset where it is damaged, or
    * asks for something this engine does not know; then `file` stays open and the caller's.
    */
   static async open(file: BlockDevice, options: OpenOptions = {}): Promise<Qcow2Image> {
@@ -85,6 +92,9 @@ export class Qcow2Image implements BlockDevice {
       punch: options.discard !== 'keep',
     })
     state.backing = options.backing
+    if (state.writable && hasIncompatible(state.header, INCOMPATIBLE.dirty)) {
+      await state.mutex.run(() => rebuildRefcounts(state))
+    }
     return new Qcow2Image(state)
   }
 
@@ -106,14 +116,18 @@ export class Qcow2Image implements BlockDevice {
   }
 
   /** What the image says lies below it. */
-  get backingReference(): { readonly name: string; readonly format: string | undefined } | undefined {
+  get backingReference():
+    | { readonly name: string; readonly format: string | undefined }
+    | undefined {
     const { backingName: name, extensions } = this.#state.header
     if (name === undefined) return undefined
     return { name, format: extensionText(extensions, EXTENSION.backingFormat) }
   }
 
   /** Which file the image says its data is in. */
-  get dataFileReference(): { readonly name: string | undefined; readonly raw: boolean } | undefined {
+  get dataFileReference():
+    | { readonly name: string | undefined; readonly raw: boolean }
+    | undefined {
     const state = this.#state
     if (!state.externalData) return undefined
     const name = extensionText(state.header.extensions, EXTENSION.dataFile)
@@ -179,9 +193,7 @@ export class Qcow2Image implements BlockDevice {
   async map(offset: number, length: number): Promise<Mapping> {
     this.#check(offset, length)
     const { l1 } = await this.#view()
-    return (
-      resident(this.#state, l1, offset, length) ?? (await map(this.#state, l1, offset, length))
-    )
+    return resident(this.#state, l1, offset, length) ?? (await map(this.#state, l1, offset, length))
   }
 
   async flush(): Promise<void> {

@@ -1,10 +1,21 @@
 /** The door of qcow2: the format, read, written, created and checked. It opens no file by itself. */
 
+export { type CheckOptions, type CheckReport, checkImage, type Finding } from './check.ts'
+export {
+  type CreateOptions,
+  createQcow2,
+  type DataFileOptions,
+  type Preallocation,
+} from './create.ts'
+export { type CreatePlan, planCreate } from './create-options.ts'
+export { describeImage, type Qcow2Description } from './describe.ts'
+export { type OpenOptions, Qcow2Image } from './image.ts'
 export type { BitmapRecord } from './layout/bitmap-directory.ts'
 export { EXTENSION, INCOMPATIBLE } from './layout/constants.ts'
 export { extensionText } from './layout/extensions.ts'
 export type { Geometry } from './layout/geometry.ts'
 export {
+  type CompressionType,
   type Header,
   hasIncompatible,
   headerGeometry,
@@ -13,8 +24,14 @@ export {
 } from './layout/header.ts'
 export { refcountCodec } from './layout/refcounts.ts'
 export type { SnapshotRecord } from './layout/snapshot-table.ts'
+export {
+  luksHeaderLength,
+  type Measurement,
+  type MeasureOptions,
+  measureQcow2,
+  measureRaw,
+} from './measure.ts'
 export type { Mapping } from './metadata/mapping.ts'
 export { readHeader } from './metadata/open-state.ts'
-export { type OpenOptions, Qcow2Image } from './image.ts'
 export { SnapshotView } from './snapshot-view.ts'
 export type { SnapshotOptions } from './snapshots.ts'

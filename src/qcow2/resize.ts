@@ -4,17 +4,17 @@
  * then the header switch moves the end.
  */
 
-import { UsageError } from '../base/errors.ts'
 import { breathe } from '../base/breathe.ts'
 import { divideUp, roundUp } from '../base/bytes.ts'
-import { LIMIT } from './layout/constants.ts'
-import { l1EntriesFor } from './layout/geometry.ts'
+import { UsageError } from '../base/errors.ts'
 import { backingShows } from './io/copy-on-write.ts'
 import { clearHeld, zeroHeld } from './io/discard.ts'
 import { writeHeld } from './io/write.ts'
+import { LIMIT } from './layout/constants.ts'
+import { l1EntriesFor } from './layout/geometry.ts'
 import { L1Table } from './metadata/l1-table.ts'
 import { map } from './metadata/mapping.ts'
-import { type Qcow2State, dataFileIsRaw } from './metadata/state.ts'
+import { dataFileIsRaw, type Qcow2State } from './metadata/state.ts'
 import { Transaction } from './metadata/transaction.ts'
 import { writeL1 } from './snapshots.ts'
 import { changeReferences, treeTables } from './table-tree.ts'

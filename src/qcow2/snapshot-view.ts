@@ -5,8 +5,8 @@ import {
   type BlockDevice,
   type BlockSizes,
   type Capabilities,
-  type Extent,
   checkRange,
+  type Extent,
   readOnly,
 } from '../block/index.ts'
 import { guestExtents } from './io/extents.ts'

@@ -4,16 +4,15 @@
  * refers to a cluster of refcount one (I4), so tables in which it changes are written anew.
  */
 
-import { UsageError } from '../base/errors.ts'
 import { divideUp } from '../base/bytes.ts'
-import { HI_COMPRESSED, HI_COPIED } from './layout/constants.ts'
-import { entryOffset } from './layout/entries.ts'
-import { l1EntriesFor } from './layout/geometry.ts'
-import { type SnapshotRecord, encodeSnapshotTable } from './layout/snapshot-table.ts'
+import { UsageError } from '../base/errors.ts'
+import { settleActive } from './copied-flags.ts'
 import { clearCopied } from './io/private-table.ts'
+import { l1EntriesFor } from './layout/geometry.ts'
+import { encodeSnapshotTable, type SnapshotRecord } from './layout/snapshot-table.ts'
 import { L1Table } from './metadata/l1-table.ts'
-import { readL1 } from './metadata/state.ts'
 import type { Qcow2State } from './metadata/state.ts'
+import { readL1 } from './metadata/state.ts'
 import { Transaction } from './metadata/transaction.ts'
 import { changeReferences, treeTables } from './table-tree.ts'
 
@@ -130,19 +129,8 @@ export async function deleteSnapshot(state: Qcow2State, snapshot: SnapshotRecord
     if (clusterCount > 0) {
       await transaction.change(snapshot.l1TableOffset / clusterSize, clusterCount, -1)
     }
-    const next = new L1Table(active.bytes.slice())
-    for await (const table of treeTables(state, active)) {
-      if ((await transaction.count(table.offset / clusterSize)) !== 1) continue
-      const bytes = table.bytes.slice()
-      if (await setCopied(state, transaction, bytes)) {
-        const offset = await transaction.take(1)
-        await transaction.write(offset, bytes)
-        await transaction.change(table.offset / clusterSize, 1, -1)
-        next.set(table.index, offset, true)
-      } else {
-        next.set(table.index, table.offset, true)
-      }
-    }
+    // Counts only went down: what has the flag keeps it.
+    const next = await settleActive(state, transaction, active, { keepSet: true })
     const snapshots = state.snapshots.filter((record) => record !== snapshot)
     await finish(state, transaction, { snapshots, l1: next, size: header.size })
   })
@@ -168,28 +156,6 @@ async function sharedTable(
   return shared
 }
 
-/** Sets the copied flag where only this table refers to a cluster; answers whether any was set. */
-async function setCopied(
-  state: Qcow2State,
-  transaction: Transaction,
-  table: Uint8Array,
-): Promise<boolean> {
-  const { clusterSize, l2EntrySize } = state.geometry
-  const view = new DataView(table.buffer, table.byteOffset, table.byteLength)
-  let changed = false
-  for (let at = 0; at < table.byteLength; at += l2EntrySize) {
-    const hi = view.getUint32(at)
-    if ((hi & (HI_COPIED | HI_COMPRESSED)) !== 0) continue
-    const offset = entryOffset(hi, view.getUint32(at + 4))
-    if (offset === 0) continue
-    const cluster = offset / clusterSize
-    if ((transaction.countNow(cluster) ?? (await transaction.count(cluster))) !== 1) continue
-    view.setUint32(at, (hi | HI_COPIED) >>> 0)
-    changed = true
-  }
-  return changed
-}
-
 /** Writes the new L1 and snapshot tables, lets the old ones go, and switches over. */
 async function finish(
   state: Qcow2State,
@@ -205,7 +171,8 @@ async function finish(
   const l1TableOffset = await writeL1(state, transaction, result.l1)
   await release(header.l1TableOffset, header.l1Size * 8)
   const table = encodeSnapshotTable(result.snapshots)
-  const snapshotsOffset = table.length === 0 ? 0 : await transaction.take(divideUp(table.length, clusterSize))
+  const snapshotsOffset =
+    table.length === 0 ? 0 : await transaction.take(divideUp(table.length, clusterSize))
   if (table.length > 0) await transaction.write(snapshotsOffset, table)
   await release(header.snapshotsOffset, state.snapshotTableLength)
   await transaction.commit({

@@ -3,8 +3,8 @@
  * counted up or down as runs of clusters.
  */
 
-import { ImageError } from '../base/errors.ts'
 import { breathe } from '../base/breathe.ts'
+import { ImageError } from '../base/errors.ts'
 import { HI_COMPRESSED } from './layout/constants.ts'
 import { compressedLength, compressedOffset, entryOffset } from './layout/entries.ts'
 import type { L1Table } from './metadata/l1-table.ts'

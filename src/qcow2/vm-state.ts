@@ -1,7 +1,7 @@
 /** Makes room for VM state: it lies behind the disk, in L1 entries that the disk does not need. */
 
-import { UsageError } from '../base/errors.ts'
 import { divideUp } from '../base/bytes.ts'
+import { UsageError } from '../base/errors.ts'
 import { LIMIT } from './layout/constants.ts'
 import { l1EntriesFor } from './layout/geometry.ts'
 import { beginChange } from './metadata/begin-write.ts'

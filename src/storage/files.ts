@@ -41,6 +41,7 @@ export interface OpenFile {
   writeSync(source: Uint8Array, position: number): number
   read(target: Uint8Array, position: number): Promise<number>
   write(source: Uint8Array, position: number): Promise<number>
+  /** Has happened when the call returns, so that no write can come between; the promise tells how it went. */
   truncate(size: number): Promise<void>
   /** Makes what was written durable; without `dataOnly` also size and times. */
   sync(options?: { dataOnly?: boolean }): Promise<void>

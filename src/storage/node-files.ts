@@ -178,13 +178,12 @@ class NodeFile implements OpenFile {
     })
   }
 
-  truncate(size: number): Promise<void> {
-    return new Promise((resolve, reject) => {
-      fs.ftruncate(this.#fd, size, (error) => {
-        if (error === null) resolve()
-        else reject(hostError(error, 'resize', { size }))
-      })
-    })
+  async truncate(size: number): Promise<void> {
+    try {
+      fs.ftruncateSync(this.#fd, size)
+    } catch (error) {
+      throw hostError(error, 'resize', { size })
+    }
   }
 
   sync(options: { dataOnly?: boolean } = {}): Promise<void> {

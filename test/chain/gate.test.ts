@@ -1,3 +1,5 @@
+/** The gate: which files the references in an image may lead to. */
+
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'

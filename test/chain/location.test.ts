@@ -1,5 +1,8 @@
+/** Names of images: what is taken, what is refused, and the text that leads back to them. */
+
+import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { ImageError, UsageError } from '../../src/base/errors.ts'
+import { CowpointError, ImageError, UsageError } from '../../src/base/errors.ts'
 import { parseLocation, withFormat } from '../../src/chain/location.ts'
 import { filenameOf } from '../../src/chain/location-text.ts'
 
@@ -186,6 +189,48 @@ describe('the text of a location', () => {
       ),
     ).toBe(
       'json:{"driver": "qcow2", "file": {"driver": "raw", "file": {"driver": "file", "filename": "a"}}}',
+    )
+  })
+})
+
+describe('any name', () => {
+  const pieces = ['json:', 'file:', '{', '}', '"driver"', ':', ',', '"raw"', '"qcow2"', "'file'"]
+  const more = ['"filename"', '"offset"', '1e999', '-1', 'null', '[', '\\u0000', '"', '/', '\n']
+
+  it('is taken or refused, nothing else', () => {
+    const text = fc.array(
+      fc.oneof(fc.constantFrom(...pieces, ...more), fc.string({ maxLength: 3 })),
+    )
+    fc.assert(
+      fc.property(text, fc.constantFrom('caller', 'image'), (words, origin) => {
+        try {
+          parseLocation(words.join(''), origin)
+        } catch (error) {
+          expect(error).toBeInstanceOf(CowpointError)
+        }
+      }),
+      { numRuns: 2000 },
+    )
+  })
+
+  it('leads back to the same image by the text that is made of it', () => {
+    const value = fc.oneof(fc.nat(), fc.constantFrom('64k', '0x200', 'ü"\\'))
+    const raw = fc.record({ offset: value, size: value }, { requiredKeys: [] })
+    const path = fc.string({ minLength: 1, unit: 'grapheme' }).map((name) => `/${name}`)
+    fc.assert(
+      fc.property(fc.array(raw, { minLength: 1, maxLength: 3 }), path, (windows, name) => {
+        const options = windows.reduceRight<object>(
+          (file, window) => ({ driver: 'raw', ...window, file }),
+          { driver: 'file', filename: name },
+        )
+        const location = parseLocation(`json:${JSON.stringify(options)}`)
+        const again = text(location.text)
+        const { formats, driver, path: file } = parseLocation(again)
+        expect(file).toBe(location.path)
+        if (again.startsWith('json:')) {
+          expect({ formats, driver }).toEqual({ formats: location.formats, driver: 'file' })
+        }
+      }),
     )
   })
 })

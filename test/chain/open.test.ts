@@ -1,3 +1,5 @@
+/** Opening chains: names, depth, loops, missing links, data files; the real qemu-img makes them and says how they read. */
+
 import {
   copyFileSync,
   linkSync,
@@ -7,45 +9,16 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { basename, join } from 'node:path'
-import { describe, expect, it } from 'vitest'
-import { type Chain, Gate, openChain } from '../../src/chain/index.ts'
+import { expect, it } from 'vitest'
+import { Gate, openChain } from '../../src/chain/index.ts'
 import { type FileSystem, nodeFiles } from '../../src/storage/index.ts'
 import { describeWithQemu, qemuImgOk, qemuIoOk } from '../support/qemu.ts'
 import { tempFolder } from '../support/temp.ts'
 import { changeHeader, makeOverlay } from './overlay.ts'
+import { readAll, watched } from './watch.ts'
 
 const KIB = 1024
 const MIB = 1024 * KIB
-
-async function readAll(chain: Chain): Promise<Buffer> {
-  const bytes = Buffer.alloc(chain.device.size)
-  await chain.device.read(0, bytes)
-  return bytes
-}
-
-/** The file system, counting what is open and noting what was opened. */
-function watched(): FileSystem & { readonly opened: string[]; openCount(): number } {
-  const opened: string[] = []
-  let openCount = 0
-  return {
-    ...nodeFiles,
-    opened,
-    openCount: () => openCount,
-    async open(path, mode) {
-      const file = await nodeFiles.open(path, mode)
-      opened.push(`${mode} ${basename(path)}`)
-      openCount++
-      let closed = false
-      const close = file.close.bind(file)
-      file.close = async () => {
-        if (!closed) openCount--
-        closed = true
-        await close()
-      }
-      return file
-    },
-  }
-}
 
 /** `depth` empty overlays over `base` (raw, 1 MiB), the active one last; made by copying, since qemu-img would take long. */
 async function deepChain(folder: string, depth: number): Promise<string> {
@@ -286,6 +259,7 @@ describeWithQemu('a chain', () => {
     ['ba\x07se', 'raw', 'INVALID_LOCATION'],
     ['folder', 'raw', 'IS_A_FOLDER'],
     ['/etc/hostname', 'raw', 'REFERENCE_REFUSED'],
+    ['/dev/null', 'raw', 'REFERENCE_REFUSED'],
     ['../cowpoint-gone/x', 'raw', 'BACKING_NOT_FOUND'],
   ])('does not go on below %s as %s', async (backing, backingFormat, code) => {
     const folder = tempFolder()
@@ -326,6 +300,15 @@ describeWithQemu('a chain', () => {
     }
   })
 
+  it('never opens what acts on being opened, even where everything is allowed', async () => {
+    const top = join(tempFolder(), 'top')
+    await makeOverlay(top, { backing: '/dev/tty', backingFormat: 'raw' })
+    const files = watched()
+    const gate = new Gate({ allowAll: true })
+    await expect(openChain(top, { files, gate })).rejects.toMatchObject({ code: 'NOT_A_FILE' })
+    expect(files.opened).toEqual(['read top'])
+  })
+
   it('lets go of everything where an image in it is damaged', async () => {
     const folder = tempFolder()
     const at = (name: string) => join(folder, name)
@@ -338,6 +321,11 @@ describeWithQemu('a chain', () => {
       message: expect.stringMatching(/^backing file 'base' of layer 0: /),
     })
     expect(files.openCount()).toBe(0)
+    await using chain = await openChain(at('top'), { files, onBroken: 'report' })
+    expect(chain.layers).toHaveLength(1)
+    expect(chain.broken).toMatchObject([{ layerIndex: 0, kind: 'backing', reference: 'base' }])
+    expect(files.openCount()).toBe(1)
+    await expect(chain.device.read(0, Buffer.alloc(1))).rejects.toThrow(/^backing file 'base'/)
   })
 
   it('closes every file once, from the active layer down, whatever fails', async () => {
@@ -371,82 +359,5 @@ describeWithQemu('a chain', () => {
       cause: { errors: [{ message: 'close of top failed' }, { message: 'close of base failed' }] },
     })
     expect(closed.slice(3)).toEqual(['top', 'mid', 'base'])
-  })
-})
-
-describeWithQemu('an external data file', () => {
-  it('is opened beside the image, with the rights of the image', async () => {
-    const folder = tempFolder()
-    const at = (name: string) => join(folder, name)
-    await qemuImgOk(['create', '-q', '-f', 'qcow2', '-o', 'data_file=data', 'top', '1M'], {
-      cwd: folder,
-    })
-    await qemuIoOk('top', ['write -P 6 0 64K', 'write -P 7 512K 64K'], { cwd: folder })
-    const files = watched()
-    await using chain = await openChain(at('top'), { files })
-    expect(files.opened).toEqual(['read top', 'read data'])
-    expect(chain.active.dataFilename).toBe(at('data'))
-    const bytes = await readAll(chain)
-    expect([bytes[0], bytes[64 * KIB], bytes[512 * KIB]]).toEqual([6, 0, 7])
-    await using described = await openChain(at('top'), { files, dataFiles: false })
-    expect(described.active.dataFile).toBeUndefined()
-  })
-
-  it('is refused outside the allowed folders, as a loop, and where it is missing', async () => {
-    const folder = tempFolder()
-    const top = join(folder, 'top')
-    const expected = {
-      '/etc/hostname': 'REFERENCE_REFUSED',
-      top: 'CHAIN_LOOP',
-      gone: 'DATA_FILE_NOT_FOUND',
-      // A protocol in this place would let whoever wrote the image choose what is opened: it is a file's name.
-      'json:{"driver":"file","filename":"top"}': 'DATA_FILE_NOT_FOUND',
-      'nbd://host': 'DATA_FILE_NOT_FOUND',
-    }
-    for (const [dataFile, code] of Object.entries(expected)) {
-      await makeOverlay(top, { dataFile })
-      const files = watched()
-      await expect(openChain(top, { files }), dataFile).rejects.toMatchObject({
-        code,
-        context: { layer: 0, overlay: top, reference: dataFile },
-      })
-      expect(files.openCount()).toBe(0)
-      await using chain = await openChain(top, { onBroken: 'report' })
-      expect(chain.broken).toMatchObject([{ kind: 'data-file', layerIndex: 0, error: { code } }])
-    }
-  })
-})
-
-describe('a raw disk', () => {
-  it('is written only where somebody said that it is raw', async () => {
-    const path = join(tempFolder(), 'disk')
-    writeFileSync(path, Buffer.alloc(MIB))
-    await expect(openChain(path, { writable: true })).rejects.toMatchObject({
-      name: 'UsageError',
-      code: 'FORMAT_REQUIRED',
-    })
-    await using chain = await openChain(path, { writable: true, format: 'raw' })
-    await chain.device.write(512, Buffer.alloc(512, 1))
-    expect(readFileSync(path)[512]).toBe(1)
-  })
-
-  it('counts in whole sectors, its last one filled up with zeroes', async () => {
-    const path = join(tempFolder(), 'disk')
-    writeFileSync(path, Buffer.alloc(1000, 1))
-    await using chain = await openChain(path)
-    expect(chain.device.size).toBe(1024)
-    expect(await readAll(chain)).toEqual(Buffer.concat([Buffer.alloc(1000, 1), Buffer.alloc(24)]))
-  })
-
-  it('can be a window of a file that begins anywhere', async () => {
-    const path = join(tempFolder(), 'disk')
-    writeFileSync(path, Buffer.concat([Buffer.alloc(1000, 1), Buffer.alloc(1000, 2)]))
-    const name = `json:{"driver":"raw","offset":1000,"file":{"driver":"file","filename":"${path}"}}`
-    await using chain = await openChain(name, { writable: true })
-    // QEMU counts the file as 2048 bytes, and what is left of it as whole sectors again.
-    expect(chain.device.size).toBe(1536)
-    expect(await readAll(chain)).toEqual(Buffer.concat([Buffer.alloc(1000, 2), Buffer.alloc(536)]))
-    await chain.device.write(0, Buffer.alloc(1, 3))
-    expect(readFileSync(path).subarray(999, 1002)).toEqual(Buffer.from([1, 3, 2]))
   })
 })

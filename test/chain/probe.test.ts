@@ -1,3 +1,5 @@
+/** Finding out formats, on marks made by hand and on images that qemu-img made. */
+
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'

@@ -1,10 +1,11 @@
 /** The bundled command as a process of its own: streams that break, and what it loads. */
 
 import { spawn, spawnSync } from 'node:child_process'
-import { existsSync, openSync, readFileSync } from 'node:fs'
+import { existsSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import manifest from '../../package.json' with { type: 'json' }
 import { builtCli, runBuiltCli } from '../support/run-cli.ts'
+import { tempFolder } from '../support/temp.ts'
 
 test('the bundle runs and knows its version', async () => {
   expect(await runBuiltCli(['--version'])).toMatchObject({
@@ -47,6 +48,25 @@ test.runIf(existsSync('/dev/full'))('output that cannot be written is a failure'
   expect(stderr.toString()).toBe(
     'cowpoint: standard output takes no more: ENOSPC [OUTPUT_FAILED]\n',
   )
+})
+
+test('a signal ends work that waits for input, and what it had begun is gone', async () => {
+  const folder = tempFolder()
+  const words = [await builtCli(), 'convert', '-f', 'raw', '-O', 'qcow2', '-', 'disk.qcow2']
+  const child = spawn(process.execPath, words, { cwd: folder })
+  child.stdin.write(Buffer.alloc(100_000, 1))
+  let stderr = ''
+  child.stderr.on('data', (chunk: Buffer) => {
+    stderr += chunk
+  })
+  const ended = new Promise((resolve) => child.on('close', resolve))
+  while (readdirSync(folder).length === 0) await new Promise((resolve) => setTimeout(resolve, 10))
+  child.kill('SIGINT')
+  expect({ status: await ended, stderr }).toEqual({
+    status: 130,
+    stderr: 'cowpoint: interrupted by SIGINT\n',
+  })
+  expect(readdirSync(folder)).toEqual([])
 })
 
 test('the start loads neither yargs nor zod nor any verb', async () => {

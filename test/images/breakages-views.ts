@@ -122,10 +122,10 @@ const snapshotL1 = damages(
       (image) => [{ snapshotL1: [1, 0], value: entry(snapshotEntry(image) | 0xffn) }],
     ],
     [
-      'snapshot-l1-entry-copied',
+      'snapshot-l1-entry-not-copied',
       'copied flag',
-      'set: it has no meaning here',
-      (image) => [{ snapshotL1: [1, 0], value: entry(snapshotEntry(image) | COPIED) }],
+      'clear where QEMU left it set: it has no meaning here',
+      (image) => [{ snapshotL1: [1, 0], value: entry(snapshotEntry(image) ^ COPIED) }],
     ],
     ['snapshot-l1-entry-lost', 'entry', '0: clusters leak', [{ snapshotL1: [1, 0], value: 0 }]],
   ],

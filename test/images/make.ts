@@ -37,42 +37,48 @@ import { type Recipe, Workshop } from './workshop.ts'
 
 const recipes = [...geometryRecipes, ...featureRecipes, ...viewRecipes]
 
+/** Runs `fn` on a copy of the folder, which is gone afterwards. */
+async function onCopy<T>(folder: string, fn: (copy: string) => Promise<T>): Promise<T> {
+  const copy = `${folder}.copy`
+  cpSync(folder, copy, { recursive: true })
+  try {
+    return await fn(copy)
+  } finally {
+    rmSync(copy, { recursive: true })
+  }
+}
+
 /** Makes one whole image in `folder` (fresh) and says what it is. */
 async function makeWhole(recipe: Recipe, folder: string): Promise<WholeImage> {
   mkdirSync(folder)
   const shop = new Workshop(folder)
   recipe.make(shop)
+  const { name, shows, secret, file = 'disk.qcow2' } = recipe
   const files = shop.finish()
-  const file = recipe.file ?? 'disk.qcow2'
-  const copy = `${folder}.copy`
-  cpSync(folder, copy, { recursive: true })
-  try {
-    const { info: found, ...info } = await observeInfo(copy, file)
-    const check = await observeCheck(copy, file)
-    const plain = await observeContent(copy, file)
-    const withKey =
-      recipe.secret === undefined
-        ? plain
-        : await observeContent(copy, file, { secret: recipe.secret })
-    return {
-      name: recipe.name,
-      shows: recipe.shows,
-      files,
-      file,
-      commands: shop.commands,
-      virtualSize: found?.['virtual-size'] ?? -1,
-      ...(withKey.content === undefined ? {} : { content: withKey.content }),
-      snapshots: found === undefined ? [] : await observeSnapshots(copy, file, found),
-      bitmaps: found === undefined ? [] : await observeBitmaps(copy, file, found),
-      ...(check.verdict === undefined ? {} : { check: check.verdict }),
-      info,
-      convert: { status: plain.status, complaint: plain.complaint },
-      open: await observeOpen(copy, file, 'read'),
-      openWritable: await observeOpen(copy, file, 'write'),
-      ...(recipe.secret === undefined ? {} : { secret: recipe.secret }),
-    }
-  } finally {
-    rmSync(copy, { recursive: true })
+  const { info: found, ...info } = await onCopy(folder, (at) => observeInfo(at, file))
+  const check = await onCopy(folder, (at) => observeCheck(at, file))
+  const convert = await onCopy(folder, (at) => observeContent(at, file))
+  const { content } =
+    secret === undefined
+      ? convert
+      : await onCopy(folder, (at) => observeContent(at, file, { secret }))
+  const known = found ?? { 'virtual-size': -1 }
+  return {
+    name,
+    shows,
+    files,
+    file,
+    commands: shop.commands,
+    virtualSize: known['virtual-size'],
+    ...(content === undefined ? {} : { content }),
+    snapshots: await onCopy(folder, (at) => observeSnapshots(at, file, known)),
+    bitmaps: await onCopy(folder, (at) => observeBitmaps(at, file, known)),
+    ...(check.verdict === undefined ? {} : { check: check.verdict }),
+    info,
+    convert: { status: convert.status, complaint: convert.complaint },
+    open: await onCopy(folder, (at) => observeOpen(at, file, 'read')),
+    openWritable: await onCopy(folder, (at) => observeOpen(at, file, 'write')),
+    ...(secret === undefined ? {} : { secret }),
   }
 }
 

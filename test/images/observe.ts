@@ -112,27 +112,43 @@ export async function observeContent(
   }
 }
 
-/** Every snapshot with its digest. */
+/**
+ * Every snapshot with its digest: of the disk after `snapshot -a` (in the size of the snapshot), and of what
+ * `convert -l` makes of it (which keeps the size of the active disk). Changes the image: work on a copy.
+ */
 export async function observeSnapshots(
   cwd: string,
   file: string,
   info: ImageInfo,
 ): Promise<ManifestSnapshot[]> {
+  const list = info.snapshots ?? []
+  const converted: Content[] = []
+  for (const { id } of list) converted.push(await demandContent(cwd, file, { snapshotId: id }))
   const seen: ManifestSnapshot[] = []
-  for (const snapshot of info.snapshots ?? []) {
-    const got = await observeContent(cwd, file, { snapshotId: snapshot.id })
-    if (got.content === undefined || got.size === undefined) {
-      throw new Error(`${file}: snapshot ${snapshot.id}: ${got.complaint}`)
-    }
-    seen.push({
-      id: snapshot.id,
-      name: snapshot.name,
-      virtualSize: got.size,
-      vmStateSize: snapshot['vm-state-size'],
-      content: got.content,
-    })
+  for (const [index, { id, name, 'vm-state-size': vmStateSize }] of list.entries()) {
+    const applied = outcome(await qemuImg(['snapshot', '-a', id, file], { cwd }))
+    // Where refcounts are too narrow to apply it, the size has never been another.
+    const { content, size } =
+      applied.status === 0 ? await demandContent(cwd, file) : converted[index]!
+    const common = { id, name, virtualSize: size, vmStateSize, content }
+    seen.push({ ...common, converted: converted[index]!.content, apply: applied })
   }
   return seen
+}
+
+interface Content {
+  readonly content: string
+  readonly size: number
+}
+
+async function demandContent(
+  cwd: string,
+  file: string,
+  options: { readonly snapshotId?: string } = {},
+): Promise<Content> {
+  const { content, size, complaint } = await observeContent(cwd, file, options)
+  if (content === undefined || size === undefined) throw new Error(`${file}: ${complaint}`)
+  return { content, size }
 }
 
 /** Every bitmap, with its dirty ranges where it can be read. Changes the image: work on a copy. */

@@ -114,13 +114,19 @@ export function splitWords(line: string | readonly string[]): string[] {
 /** QEMU's warning about guessed formats is advice, not a complaint about this run. */
 const GUESS_WARNING = /^WARNING: Image format was not specified.*\n(?: +.*\n)*/gm
 
-/** The complaint without the program's name, hints and our codes; empty for none. */
-export function complaintWords(stderr: string): string {
+/**
+ * The complaint without the program's name, hints and our codes, and without the name of the file that it is about, if that is
+ * among `words`: qemu-img names it in some complaints only. Empty for none.
+ */
+export function complaintWords(stderr: string, words: readonly string[]): string {
+  const subject = (line: string): number =>
+    Math.max(0, ...words.map((word) => (line.startsWith(`${word}: `) ? word.length + 2 : 0)))
   return stderr
     .replace(GUESS_WARNING, '')
     .split('\n')
     .filter((line) => !/^cowpoint: hint: |^Try 'qemu-img --help'/.test(line))
     .map((line) => line.replace(/^(?:qemu-img|cowpoint): /, '').replace(/ \[[A-Z0-9_]+\]$/, ''))
+    .map((line) => line.slice(subject(line)))
     .join(' ')
     .replace(/\s+/g, ' ')
     .replace(/\. *$/, '')

@@ -71,6 +71,7 @@ async function runTheirs(one: Differential, words: string[], cwd: string): Promi
   const { stdin, env } = one
   return outcome(
     one,
+    words,
     await qemuImg(words, {
       cwd,
       ...(stdin === undefined ? {} : { input: stdin }),
@@ -87,7 +88,7 @@ async function runOurs(one: Differential, words: string[], cwd: string): Promise
   try {
     const run = one.process === true ? runBuiltCli : runCli
     const result = await run(words, { cwd, ...stdin })
-    return outcome(one, { ...result, bytes: result.stdoutBytes })
+    return outcome(one, words, { ...result, bytes: result.stdoutBytes })
   } finally {
     for (const [name, value] of before) {
       if (value === undefined) delete process.env[name]
@@ -103,8 +104,12 @@ interface Ended {
   readonly bytes: Buffer
 }
 
-function outcome(one: Differential, { status, stdout, stderr, bytes }: Ended): Outcome {
-  const complaint = complaintWords(stderr)
+function outcome(
+  one: Differential,
+  words: readonly string[],
+  { status, stdout, stderr, bytes }: Ended,
+): Outcome {
+  const complaint = complaintWords(stderr, words)
   return {
     status,
     stdout: one.binary === true ? bytes.toString('base64') : (one.normalise ?? same)(stdout),

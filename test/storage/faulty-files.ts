@@ -9,7 +9,7 @@ export class FaultyFiles implements FileSystem {
   openCount = 0
   readonly syncs: ('all' | 'data')[] = []
   readonly #under: FileSystem
-  #next: { readonly call: Call; readonly errno: string } | undefined
+  #next: { readonly call: Call; readonly errno: string; passCount: number } | undefined
 
   constructor(under: FileSystem) {
     this.#under = under
@@ -17,12 +17,17 @@ export class FaultyFiles implements FileSystem {
 
   /** Makes the next call of that kind fail. */
   failNext(call: Call, errno: string): void {
-    this.#next = { call, errno }
+    this.failAfter(call, 0, errno)
+  }
+
+  /** Makes a call of that kind fail after so many that pass. */
+  failAfter(call: Call, passCount: number, errno: string): void {
+    this.#next = { call, errno, passCount }
   }
 
   /** Throws where the call was to fail. */
   pass(call: Call): void {
-    if (this.#next?.call !== call) return
+    if (this.#next?.call !== call || this.#next.passCount-- > 0) return
     const { errno } = this.#next
     this.#next = undefined
     throw Object.assign(new Error(`${errno}: made up`), { code: errno })

@@ -223,6 +223,61 @@ describe('FileDevice', () => {
     expect(files.syncs).toEqual(['all', 'data', 'all'])
   })
 
+  it('keeps a write past the end while zeroes are written before it', async () => {
+    await using device = await FileDevice.open(nodeFiles, path, { create: 'new', growable: true })
+    const content = pattern(1 << 20, 1)
+    for (let round = 0; round < 5; round++) {
+      const start = round << 22
+      await Promise.all([
+        device.write(start + (1 << 21), content),
+        device.writeZeroes(start, 1 << 20),
+        device.writeZeroes(start + (1 << 20), 5, { mayDiscard: true }),
+      ])
+      const back = new Uint8Array(1 << 20)
+      await device.read(start + (1 << 21), back)
+      expectBytes(back, content)
+    }
+  })
+
+  it('shows nothing of a write that failed past the end when it grows later', async () => {
+    const files = new FaultyFiles(nodeFiles)
+    files.longestTransfer = 1000
+    await using device = await FileDevice.open(files, path, { create: 'new', growable: true })
+    await device.write(0, pattern(512, 1))
+    for (const length of [5000, 500_000]) {
+      files.failAfter('write', 2, 'ENOSPC')
+      await expect(device.write(512, pattern(length, 2))).rejects.toMatchObject({
+        code: 'NO_SPACE',
+      })
+      expect(device.size).toBe(512)
+    }
+    await device.resize(4096)
+    const expected = new Uint8Array(4096)
+    expected.set(pattern(512, 1))
+    expectBytes(await readAll(device), expected)
+  })
+
+  it('reserves space ahead of appended writes, and gives it back when it is closed', async () => {
+    const options = { create: 'new', growable: true, appendWindow: 1 << 24 } as const
+    const device = await FileDevice.open(nodeFiles, path, options)
+    const piece = pattern(1 << 20, 1)
+    for (let count = 0; count < 10; count++) await device.write(count << 20, piece)
+    expect((await stat(path)).size).toBe(10 << 20)
+    expect((await device.stat()).allocated).toBeGreaterThan(16 << 20)
+    await device.close()
+    const after = await stat(path)
+    expect([after.size, after.blocks * 512]).toEqual([10 << 20, 10 << 20])
+  })
+
+  it('leaves holes before writes far past the end, also where it reserves space', async () => {
+    const options = { create: 'new', growable: true, appendWindow: 1 << 24 } as const
+    const device = await FileDevice.open(nodeFiles, path, options)
+    await device.write(0, pattern(4096, 1))
+    await device.write(1 << 30, pattern(4096, 2))
+    await device.close()
+    expect((await stat(path)).blocks * 512).toBe(8192)
+  })
+
   it('opens neither folders nor pipes nor what is not there', async () => {
     const refused = (where: string, code: string) =>
       expect(FileDevice.open(nodeFiles, where)).rejects.toMatchObject({ name: 'UsageError', code })

@@ -47,8 +47,12 @@ export interface ManifestSnapshot {
   readonly name: string
   readonly virtualSize: number
   readonly vmStateSize: number
-  /** SHA-256 of the guest content of the snapshot, in its own size. */
+  /** SHA-256 of the guest content of the snapshot, in its own size (what the disk is after applying it). */
   readonly content: string
+  /** SHA-256 of what `qemu-img convert -l` writes: the same, cut or lengthened to the size of the active disk. */
+  readonly converted: string
+  /** How `qemu-img snapshot -a` ended. */
+  readonly apply: Outcome
 }
 
 /** An image that qemu-img made and opens. */

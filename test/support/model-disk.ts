@@ -1,14 +1,7 @@
 /**
- * A disk in memory that says what a qcow2 image must read as: bytes by sector, a stack of named snapshots, and a
- * fixed backing content below. It knows nothing of clusters, except where discard shows them. Model-based tests run
- * the same operations on it and on an image and compare.
- *
- * Discard as qcow2 has it (measured with qemu-io 7.2; qcow2-cluster.c agrees): only whole guest clusters count, parts
- * of a cluster stay as they are; the cut cluster at the end of the disk counts as whole when the range reaches the
- * end. Then:
- * - version 3: the clusters read as zeroes, with or without backing (a zero entry hides the backing);
- * - version 2 without backing: they read as zeroes (the entry becomes empty);
- * - version 2 with backing: nothing changes, as version 2 has no zero entry and old backing data must not reappear.
+ * A disk in memory that says what a qcow2 image must read as: bytes by sector, named snapshots with their sizes, a
+ * fixed backing content below. It knows nothing of clusters, except where discard shows them (`ModelDisk.discard`).
+ * Model-based tests run the same operations on it and on an image and compare.
  */
 
 const SECTOR = 512
@@ -87,7 +80,13 @@ export class ModelDisk {
     this.#change(offset, length, (sector, at, _from, part) => sector.fill(0, at, at + part))
   }
 
-  /** Discards; see the head of this file for what reads as zeroes afterwards. */
+  /**
+   * Discards as qcow2 does (measured with qemu-io 7.2). Only whole guest clusters count, parts of a cluster stay as
+   * they are; the cut cluster at the end of the disk is whole when the range reaches the end. Then:
+   * - version 3: the clusters read as zeroes, with or without backing (a zero entry hides the backing);
+   * - version 2 without backing: they read as zeroes (the entry becomes empty);
+   * - version 2 with backing: nothing changes, as it has no zero entry and backing data must not reappear.
+   */
   discard(offset: number, length: number): void {
     this.#demandRange(offset, length)
     if (this.geometry.version === 2 && this.#backing !== undefined) return

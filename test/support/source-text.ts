@@ -1,6 +1,6 @@
 /** Looks at TypeScript as text: without comments and the contents of strings, and its imports. */
 
-/** What a source file imports, static, dynamic or by `require`. */
+/** What a source file imports, static, dynamic or by name. */
 export interface Import {
   readonly specifier: string
   readonly lineNumber: number
@@ -67,7 +67,7 @@ function templateLength(rest: string): number {
 }
 
 const IMPORTS =
-  /\b(?:from\s*|import\s*\(\s*|import\s+|require(?:\.resolve)?\s*\(\s*)(['"])([^'"\n]+)\1/g
+  /\b(?:from\s*|import\s*\(\s*|import\s+|require(?:\.resolve)?\s*\(\s*|loadPackage\s*\(\s*)(['"])([^'"\n]+)\1/g
 
 /** All imports and re-exports of a file, also those of types only. */
 export function importsOf(source: string): Import[] {

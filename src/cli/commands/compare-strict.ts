@@ -7,10 +7,9 @@ import { breathe } from '../../base/breathe.ts'
 import { roundDown } from '../../base/bytes.ts'
 import type { LongWork } from '../../base/progress.ts'
 import { type BlockDevice, compare, SliceDevice } from '../../block/index.ts'
-import type { Chain, Layer } from '../../chain/index.ts'
+import { type Chain, type MapExtent, mapChain } from '../../chain/index.ts'
 
 const SECTOR_SIZE = 512
-const RUN_LIMIT = 64 * 1024 * 1024
 
 /** One side: the layers that decide the allocation, and the device that is read. */
 export interface StrictSide {
@@ -30,27 +29,19 @@ export async function compareStrictly(
     await say('Strict mode: Image size mismatch!')
     return 1
   }
+  const [runsA, runsB] = [new Runs(a.chain, work), new Runs(b.chain, work)]
   for (let offset = 0; offset < total; ) {
     work.onProgress?.({ done: offset, total })
-    const runA = await blockStatus(a, offset)
-    const runB = await blockStatus(b, offset)
-    if (runA.kind !== runB.kind) {
+    const [runA, runB] = [await runsA.at(offset), await runsB.at(offset)]
+    if (kindOf(a.chain, runA, total) !== kindOf(b.chain, runB, total)) {
       await say(`Strict mode: Offset ${offset} block status mismatch!`)
       return 1
     }
-    const length = Math.min(runA.length, runB.length)
-    if (!runA.zero) {
-      const slice = { offset, size: length }
-      const { signal } = work
-      const found = await compare(
-        new SliceDevice(a.device, slice),
-        new SliceDevice(b.device, slice),
-        { signal },
-      )
-      if (!found.identical) {
-        await say(`Content mismatch at offset ${roundDown(offset + found.offset, SECTOR_SIZE)}!`)
-        return 1
-      }
+    const length = Math.min(runA.start + runA.length, runB.start + runB.length) - offset
+    const differs = runA.zero ? -1 : await firstDifference(a, b, offset, length, work)
+    if (differs >= 0) {
+      await say(`Content mismatch at offset ${roundDown(differs, SECTOR_SIZE)}!`)
+      return 1
     }
     offset += length
     await breathe(work.signal)
@@ -59,41 +50,46 @@ export async function compareStrictly(
   return 0
 }
 
-interface Status {
-  /** Runs of one kind are the same for QEMU. */
-  readonly kind: 'data' | 'compressed' | 'zero' | 'placed zero' | 'unallocated'
-  readonly zero: boolean
-  readonly length: number
+/** The map of a chain, run by run, as it is asked for in rising order. */
+class Runs {
+  readonly #map: AsyncGenerator<MapExtent, void>
+  #current: MapExtent | undefined
+
+  constructor(chain: Chain, { signal }: LongWork) {
+    this.#map = mapChain(chain, 0, chain.device.size, { signal })
+  }
+
+  /** The run in which `offset` lies, which is inside the chain. */
+  async at(offset: number): Promise<MapExtent> {
+    while (this.#current === undefined || this.#current.start + this.#current.length <= offset) {
+      this.#current = (await this.#map.next()).value ?? undefined
+      if (this.#current === undefined) throw new Error(`internal: map ends before ${offset}`)
+    }
+    return this.#current
+  }
 }
 
-/** What decides the byte at `offset`, and for how many bytes that holds. */
-async function blockStatus({ chain, device }: StrictSide, offset: number): Promise<Status> {
-  let length = Math.min(device.size - offset, RUN_LIMIT)
-  for (const [depth, layer] of chain.layers.entries()) {
-    const inside = layer.device.size - offset
-    // A backing file that ends before the byte: QEMU takes it for zeroes that are there.
-    if (inside <= 0) return { kind: 'zero', zero: true, length }
-    length = Math.min(length, inside)
-    const status = await layerStatus(layer, offset, length)
-    if (status.kind !== 'unallocated') return status
-    length = status.length
-    if (depth === chain.layers.length - 1) break
-  }
-  return { kind: 'unallocated', zero: true, length }
+/** Two runs are the same to QEMU if these words are; whether a run goes on to the end is part of it. */
+function kindOf(chain: Chain, run: MapExtent, total: number): string {
+  const { data, zero, depth } = run
+  // Where a backing file ends early QEMU takes what follows for zeroes that are there.
+  const present = run.present || depth < chain.layers.length - 1
+  const placed = run.offset !== undefined
+  const toEnd = run.start + run.length === total
+  return [data, zero, present, placed, toEnd].join()
 }
 
-async function layerStatus(layer: Layer, offset: number, length: number): Promise<Status> {
-  if (layer.image === undefined) {
-    const [extent] = layer.device.can.extents ? await layer.device.extents(offset, length) : []
-    if (extent === undefined) return { kind: 'data', zero: false, length }
-    const zero = extent.kind !== 'data'
-    return { kind: zero ? 'placed zero' : 'data', zero, length: extent.length }
-  }
-  const mapping = await layer.image.map(offset, length)
-  if (mapping.kind === 'normal') return { kind: 'data', zero: false, length: mapping.length }
-  if (mapping.kind === 'zero') {
-    const kind = mapping.hostOffset === undefined ? 'zero' : 'placed zero'
-    return { kind, zero: true, length: mapping.length }
-  }
-  return { kind: mapping.kind, zero: mapping.kind === 'unallocated', length: mapping.length }
+/** The first byte that differs; -1 where none does. */
+async function firstDifference(
+  a: StrictSide,
+  b: StrictSide,
+  offset: number,
+  size: number,
+  { signal }: LongWork,
+): Promise<number> {
+  const slice = { offset, size }
+  const found = await compare(new SliceDevice(a.device, slice), new SliceDevice(b.device, slice), {
+    signal,
+  })
+  return found.identical ? -1 : offset + found.offset
 }

@@ -2,7 +2,7 @@
 
 import { ImageError, UsageError } from '../../base/errors.ts'
 import { parseSize } from '../../base/units.ts'
-import type { BlockDevice } from '../../block/index.ts'
+import type { Layer } from '../../chain/index.ts'
 import { defineCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { text, toggle } from '../options.ts'
@@ -57,8 +57,8 @@ export const command = defineCommand({
         throw new UsageError('INVALID_SIZE', 'Preallocation can only be used for growing images')
       }
       if (size < device.size && !options.shrink) await refuseShrinking(context, file)
-      checkFormatRules(chain.active.format, device, size, mode)
-      await resizeTo(device, size, mode, context)
+      checkFormatRules(chain.active, size, mode)
+      await resizeTo(chain.active, size, mode, context)
     })
     if (!options.quiet) await context.stdout.line('Image resized.')
     return 0
@@ -121,18 +121,16 @@ async function refuseShrinking(context: Context, file: string): Promise<never> {
   )
 }
 
-function checkFormatRules(
-  format: 'qcow2' | 'raw',
-  device: BlockDevice,
-  size: number,
-  mode: Mode,
-): void {
-  if (format === 'raw') {
+function checkFormatRules({ image, device }: Layer, size: number, mode: Mode): void {
+  if (image === undefined) {
     if (mode !== 'metadata') return
     throw new UsageError('NOT_SUPPORTED', 'Unsupported preallocation mode: metadata')
   }
   if (size % SECTOR_SIZE !== 0) {
     throw new UsageError('INVALID_SIZE', `The new size must be a multiple of ${SECTOR_SIZE}`)
+  }
+  if (image.header.version === 2 && image.snapshots.length > 0) {
+    throw new UsageError('RESIZE_SNAPSHOTS', "Can't resize a v2 image which has snapshots")
   }
   if (size < device.size) {
     throw new UsageError(
@@ -149,13 +147,15 @@ function checkFormatRules(
 }
 
 async function resizeTo(
-  device: BlockDevice,
+  { dataFile, device }: Layer,
   size: number,
   mode: Mode,
   context: Context,
 ): Promise<void> {
   const before = device.size
   await device.resize(size)
+  // The image does not need it, but QEMU keeps the two alike.
+  if (dataFile?.can.resize && dataFile.size < size) await dataFile.resize(size)
   if (mode !== 'off') {
     // Zeroes written as data are what takes space in every format and on every host.
     const zeroes = new Uint8Array(FILL_SIZE)

@@ -86,8 +86,10 @@ async function openGuessing(
     return await openImage(location, source, { writable })
   } catch (error) {
     if (!(error instanceof CowpointError) || error.code !== 'FORMAT_REQUIRED') throw error
-    // Its guest could make it look like another format the next time.
-    await context.warn('format was not given, and is taken to be raw; say so with -f raw', location)
+    await context.stderr.write(
+      `WARNING: Image format was not specified for '${location}' and probing guessed raw.\n` +
+        "         Specify the 'raw' format explicitly: a guest can make its disk look like another format.\n",
+    )
     return openImage(location, { ...source, format: 'raw' }, { writable })
   }
 }

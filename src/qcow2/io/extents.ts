@@ -1,6 +1,6 @@
 /** What lies in a guest range, as any device reports it: the tables decide, and below them the backing. */
 
-import { type Extent, appendExtent } from '../../block/index.ts'
+import { appendExtent, type Extent } from '../../block/index.ts'
 import { map, resident } from '../metadata/mapping.ts'
 import type { Qcow2State } from '../metadata/state.ts'
 import type { ReadView } from './read.ts'

@@ -28,17 +28,18 @@ function bad(message: string, offset: number): ImageError {
 export function parseExtensions(bytes: Uint8Array, start: number, end: number): HeaderExtension[] {
   const list: HeaderExtension[] = []
   let offset = start
-  while (offset + 8 <= Math.min(end, bytes.length)) {
+  while (offset < end && offset + 8 <= bytes.length) {
     const type = readU32(bytes, offset)
     const length = readU32(bytes, offset + 4)
-    if (type === EXTENSION.end) break
     offset += 8
-    if (length > end - offset || offset + length > bytes.length) {
+    // The end marker too has a length that must fit, as QEMU sees it.
+    if (length > end - offset || (type !== EXTENSION.end && offset + length > bytes.length)) {
       throw bad(
         `header extension 0x${type.toString(16)} of ${length} bytes runs past its area`,
         offset - 8,
       )
     }
+    if (type === EXTENSION.end) break
     checkKnown(type, length, offset - 8)
     list.push({ type, data: bytes.slice(offset, offset + length) })
     offset += roundUp(length, 8)

@@ -7,6 +7,7 @@ import { readU32, readU64, writeU32, writeU64 } from '../../base/bytes.ts'
 import { ImageError } from '../../base/errors.ts'
 import { formatSize } from '../../base/units.ts'
 import {
+  AUTOCLEAR,
   EXTENSION,
   FIELD,
   INCOMPATIBLE,
@@ -18,6 +19,7 @@ import {
 } from './constants.ts'
 import {
   encodeExtensions,
+  encryptionHeader,
   featureName,
   type HeaderExtension,
   parseExtensions,
@@ -130,15 +132,15 @@ export function parseHeader(bytes: Uint8Array): Header {
   }
   const backingNameOffset = field64(bytes, FIELD.backingFileOffset, 'backing file name offset')
   const extensionEnd = backingNameOffset === 0 ? clusterSize : backingNameOffset
-  if (extensionEnd > clusterSize || extensionEnd < headerLength) {
+  if (extensionEnd > clusterSize) {
     throw bad(
       'BACKING_NAME',
       `backing file name offset 0x${backingNameOffset.toString(16)} lies outside the header cluster`,
     )
   }
-  const extensions = parseExtensions(bytes, headerLength, extensionEnd)
   const incompatibleFeatures = modern ? features(bytes, FIELD.incompatibleFeatures) : 0n
-  refuseUnknown(incompatibleFeatures, extensions)
+  refuseUnknown(incompatibleFeatures, () => parseExtensions(bytes, headerLength, extensionEnd))
+  const extensions = parseExtensions(bytes, headerLength, extensionEnd)
   const tail = bytes.slice(Math.min(VERSION_3_HEADER_LENGTH, headerLength), headerLength)
   const header: Header = {
     version,
@@ -166,9 +168,15 @@ export function parseHeader(bytes: Uint8Array): Header {
   return header
 }
 
-function refuseUnknown(incompatible: bigint, extensions: readonly HeaderExtension[]): void {
+function refuseUnknown(incompatible: bigint, read: () => readonly HeaderExtension[]): void {
   const unknown = incompatible & ~KNOWN_INCOMPATIBLE
   if (unknown === 0n) return
+  let extensions: readonly HeaderExtension[] = []
+  try {
+    extensions = read()
+  } catch {
+    // Whatever else is wrong, what counts is the feature; it goes without a name then.
+  }
   const names: string[] = []
   for (let bit = 0; bit < 64; bit++) {
     if ((unknown >> BigInt(bit)) & 1n) {
@@ -219,6 +227,14 @@ function checkHeader(header: Header): void {
       `extended L2 entries need clusters of 16 KiB, not ${formatSize(clusterSize)}`,
     )
   }
+  checkEncryption(header, clusterSize)
+  const { dataFileRaw } = AUTOCLEAR
+  if (
+    (header.autoclearFeatures & dataFileRaw) !== 0n &&
+    !hasIncompatible(header, INCOMPATIBLE.dataFile)
+  ) {
+    throw bad('DATA_FILE', 'image without a data file claims a raw data file')
+  }
   if (header.cryptMethod > 2) {
     throw bad('ENCRYPTION_METHOD', `encryption method ${header.cryptMethod} is unknown`)
   }
@@ -242,6 +258,18 @@ function checkHeader(header: Header): void {
     throw bad('L1_TABLE', `L1 table of ${header.l1Size} entries is too small, ${needed} are needed`)
   }
   if (header.l1Size > 0) checkTable('L1 table', header.l1TableOffset, clusterSize)
+}
+
+function checkEncryption(header: Header, clusterSize: number): void {
+  const extension = header.extensions.find((item) => item.type === EXTENSION.encryption)
+  if (extension === undefined) return
+  if (header.cryptMethod !== 2) {
+    throw bad('ENCRYPTION_HEADER', 'encryption header extension belongs to LUKS encryption only')
+  }
+  const place = encryptionHeader(header.extensions)
+  if (place === undefined || place.offset % clusterSize !== 0) {
+    throw bad('ENCRYPTION_HEADER', 'encryption header offset is not aligned to a cluster')
+  }
 }
 
 function checkTable(name: string, offset: number, clusterSize: number): void {

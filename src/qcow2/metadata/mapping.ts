@@ -218,7 +218,12 @@ function extendedRun(
   const first = Math.floor(inCluster / subclusterSize)
   const zeroes = view.getUint32(index * 16 + 8)
   const kind = subclusterKind(view.getUint32(index * 16 + 12), zeroes, first, guestOffset)
-  const end = extendedRunEnd(geometry, view, { index, first, kind, hi, offset, placed }, inCluster + length)
+  const end = extendedRunEnd(
+    geometry,
+    view,
+    { index, first, kind, hi, offset, placed },
+    inCluster + length,
+  )
   const run = Math.min(length, end - inCluster)
   if (kind === 'unallocated') {
     return placed ? { kind, length: run, hostOffset: offset + inCluster } : { kind, length: run }
@@ -236,7 +241,14 @@ function extendedRun(
 function extendedRunEnd(
   geometry: Geometry,
   view: DataView,
-  start: { index: number; first: number; kind: string; hi: number; offset: number; placed: boolean },
+  start: {
+    index: number
+    first: number
+    kind: string
+    hi: number
+    offset: number
+    placed: boolean
+  },
   wanted: number,
 ): number {
   const { clusterSize, subclusterSize } = geometry

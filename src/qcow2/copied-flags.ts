@@ -1,0 +1,69 @@
+/**
+ * Brings the copied flags of the active tables in line with the refcounts of a transaction (I4). A table in
+ * which a flag changes is written anew, so that nothing on disk is touched before the switch.
+ */
+
+import { HI_COMPRESSED, HI_COPIED } from './layout/constants.ts'
+import { entryOffset } from './layout/entries.ts'
+import { L1Table } from './metadata/l1-table.ts'
+import type { Qcow2State } from './metadata/state.ts'
+import type { Transaction } from './metadata/transaction.ts'
+import { treeTables } from './table-tree.ts'
+
+/** What is known of the flags already. */
+export interface SettleOptions {
+  /** Flags that are set are right: only missing ones are looked for. */
+  readonly keepSet: boolean
+}
+
+/** The L1 table that the active disk needs once the transaction's counts hold. */
+export async function settleActive(
+  state: Qcow2State,
+  transaction: Transaction,
+  active: L1Table,
+  options: SettleOptions,
+): Promise<L1Table> {
+  const { clusterSize } = state.geometry
+  const next = new L1Table(active.bytes.slice())
+  for await (const table of treeTables(state, active)) {
+    const isOwn = (await transaction.count(table.offset / clusterSize)) === 1
+    // What is below a shared table is shared as well, and was so before.
+    if (!isOwn && options.keepSet) continue
+    const bytes = table.bytes.slice()
+    if (await settleTable(state, transaction, bytes, options)) {
+      const offset = await transaction.take(1)
+      await transaction.write(offset, bytes)
+      await transaction.change(table.offset / clusterSize, 1, -1)
+      next.set(table.index, offset, true)
+    } else {
+      next.set(table.index, table.offset, isOwn)
+    }
+  }
+  return next
+}
+
+/** Sets each entry's flag by the count of its cluster; answers whether any changed. */
+async function settleTable(
+  state: Qcow2State,
+  transaction: Transaction,
+  table: Uint8Array,
+  { keepSet }: SettleOptions,
+): Promise<boolean> {
+  const { clusterSize, l2EntrySize } = state.geometry
+  const settled = keepSet ? HI_COPIED | HI_COMPRESSED : HI_COMPRESSED
+  const view = new DataView(table.buffer, table.byteOffset, table.byteLength)
+  let changed = false
+  for (let at = 0; at < table.byteLength; at += l2EntrySize) {
+    const hi = view.getUint32(at)
+    if ((hi & settled) !== 0) continue
+    const offset = entryOffset(hi, view.getUint32(at + 4))
+    if (offset === 0 || state.externalData) continue
+    const cluster = offset / clusterSize
+    const count = transaction.countNow(cluster) ?? (await transaction.count(cluster))
+    const wanted = count === 1 ? (hi | HI_COPIED) >>> 0 : (hi & ~HI_COPIED) >>> 0
+    if (wanted === hi) continue
+    view.setUint32(at, wanted)
+    changed = true
+  }
+  return changed
+}
