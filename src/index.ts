@@ -2,4 +2,66 @@
 
 export * from './base/errors.ts'
 export type { LongWork, Progress, ProgressListener } from './base/progress.ts'
-export type { BlockDevice, BlockSizes, Capabilities, Extent, ExtentKind } from './block/index.ts'
+export {
+  type BlockDevice,
+  type BlockSizes,
+  type Capabilities,
+  type CompareOptions,
+  type Comparison,
+  type CopyOptions,
+  type CopyResult,
+  compare,
+  contentDigest,
+  copy,
+  type Extent,
+  type ExtentKind,
+  SliceDevice,
+} from './block/index.ts'
+export {
+  type BrokenLink,
+  Chain,
+  type ChainOptions,
+  type ConvertOptions,
+  convertInto,
+  convertToNew,
+  Gate,
+  type GateOptions,
+  type Layer,
+  type MapExtent,
+  mapChain,
+  NewImage,
+  type NewImageOptions,
+  openChain,
+  probeFormat,
+} from './chain/index.ts'
+export {
+  type BitmapRecord,
+  type CheckOptions,
+  type CheckReport,
+  type CreateOptions,
+  checkImage,
+  createQcow2,
+  describeImage,
+  type Finding,
+  type Geometry,
+  type Header,
+  type Mapping,
+  type Measurement,
+  type MeasureOptions,
+  measureQcow2,
+  measureRaw,
+  type OpenOptions,
+  type Qcow2Description,
+  Qcow2Image,
+  readHeader,
+  type SnapshotOptions,
+  type SnapshotRecord,
+  SnapshotView,
+} from './qcow2/index.ts'
+export {
+  FileDevice,
+  type FileDeviceOptions,
+  type FileSystem,
+  MemoryDevice,
+  nodeFiles,
+} from './storage/index.ts'

@@ -54,6 +54,20 @@ describe('the packed package', () => {
     expect(stdout).toBe(`cowpoint ${manifest.version}\n`)
   })
 
+  test('works on images, with the packages that it loads at first use', async () => {
+    await writeFile(join(user, 'disk.raw'), 'cowpoint'.repeat(100_000))
+    const verbs = [
+      'convert -c -f raw -O qcow2 -o compression_type=zstd disk.raw disk.qcow2',
+      'snapshot -c first disk.qcow2',
+      'check disk.qcow2',
+      'compare -f raw -F qcow2 disk.raw disk.qcow2',
+    ]
+    const cowpoint = join(user, 'node_modules/.bin/cowpoint')
+    for (const verb of verbs) await run(cowpoint, verb.split(' '), { cwd: user })
+    const { stdout } = await run(cowpoint, ['snapshot', '-l', 'disk.qcow2'], { cwd: user })
+    expect(stdout).toContain('first')
+  })
+
   test('exports all that src/index.ts exports, to import and to require', async () => {
     const wanted = JSON.stringify(Object.keys(await import('../src/index.ts')).sort())
     const imported = "console.log(JSON.stringify(Object.keys(await import('cowpoint')).sort()))"

@@ -5,8 +5,9 @@ const SPELL_MS = 10
 let spellEnd = 0
 
 /**
- * Call it in every round of a long loop, as `await breathe(signal)`: it costs one look at the clock, and hands the thread
- * to the event loop once about 10 ms have passed since it last did. Throws the signal's reason once that is aborted.
+ * Call it in every round of a long loop, as `await breathe(signal)`: it costs one look at the
+ * clock, and hands the thread to the event loop once about 10 ms have passed since it last did.
+ * Throws the signal's reason once that is aborted.
  */
 export function breathe(signal?: AbortSignal): Promise<void> | undefined {
   signal?.throwIfAborted()

@@ -45,8 +45,8 @@ export function readU64(bytes: Uint8Array, at: number): number {
 }
 
 /**
- * As `readU64`, but a value above 2^53 - 1 comes back rounded instead of thrown. A rounded value is never
- * below 2^53, so a check against any smaller limit still catches it.
+ * As `readU64`, but a value above 2^53 - 1 comes back rounded instead of thrown. A rounded value is
+ * never below 2^53, so a check against any smaller limit still catches it.
  */
 export function readU64Rounded(bytes: Uint8Array, at: number): number {
   return readU32(bytes, at) * TWO_32 + readU32(bytes, at + 4)
@@ -78,7 +78,9 @@ export function writeU64(bytes: Uint8Array, at: number, value: number): void {
   writeU32(bytes, at + 4, value - high * TWO_32)
 }
 
-/** Whether `bytes[start, end)` holds zeroes only; about as fast as memory, and at once on most data. */
+/**
+ * Whether `bytes[start, end)` holds zeroes only; about as fast as memory, and at once on most data.
+ */
 export function isZero(bytes: Uint8Array, start = 0, end = bytes.length): boolean {
   if (start >= end) return true
   if (bytes[start] !== 0 || bytes[end - 1] !== 0 || bytes[start + ((end - start) >> 1)] !== 0) {

@@ -1,4 +1,7 @@
-/** Loads a package at its first use and not at import, and out of sight of bundlers, which cannot carry native code or WebAssembly. */
+/**
+ * Loads a package at its first use and not at import, and out of sight of bundlers, which cannot
+ * carry native code or WebAssembly.
+ */
 
 import { createRequire } from 'node:module'
 

@@ -10,7 +10,10 @@ interface Node<K, V> {
 
 /** What an `Lru` may hold, and whom it tells. */
 export interface LruOptions<K, V> {
-  /** The sum of costs (usually bytes) that may be held; the newest entry stays even if it alone costs more. */
+  /**
+   * The sum of costs (usually bytes) that may be held; the newest entry stays even if it alone
+   * costs more.
+   */
   readonly budget: number
   /** Called for entries that fall out for room; not for `delete`, `clear` or a replaced value. */
   readonly onEvict?: (key: K, value: V) => void
@@ -60,7 +63,10 @@ export class Lru<K, V> {
     return this.#nodes.has(key)
   }
 
-  /** Holds `value` as the newest entry, in place of an older one, and forgets the oldest ones over the budget. */
+  /**
+   * Holds `value` as the newest entry, in place of an older one, and forgets the oldest ones over
+   * the budget.
+   */
   set(key: K, value: V, cost: number): void {
     let node = this.#nodes.get(key)
     if (node === undefined) {

@@ -18,8 +18,8 @@ export class Mutex {
   }
 
   /**
-   * Takes it: at once (`undefined`) where it is free, else when the promise resolves. `await mutex.acquire()` fits both;
-   * `release` must follow, from a `finally`.
+   * Takes it: at once (`undefined`) where it is free, else when the promise resolves. `await
+   * mutex.acquire()` fits both; `release` must follow, from a `finally`.
    */
   acquire(): Promise<void> | undefined {
     if (!this.#held) {

@@ -1,6 +1,7 @@
 /**
- * Foreign data at the door: runs a zod schema (classic or mini) over a value and turns what it finds into one of the
- * five errors, naming the field. Imports no zod itself, so it costs nothing at start.
+ * Foreign data at the door: runs a zod schema (classic or mini) over a value and turns what it
+ * finds into one of the five errors, naming the field. Imports no zod itself, so it costs nothing
+ * at start.
  */
 
 import { ImageError, RemoteError, UsageError } from './errors.ts'
@@ -41,7 +42,10 @@ export function fieldPath(path: readonly PropertyKey[]): string {
   return text
 }
 
-/** `value` as the schema's type, or throws the error of its origin with the first field that does not fit. */
+/**
+ * `value` as the schema's type, or throws the error of its origin with the first field that does
+ * not fit.
+ */
 export function parseWith<T>(schema: Schema<T>, value: unknown, options: ParseOptions): T {
   const result = schema.safeParse(value)
   if (result.success) return result.data

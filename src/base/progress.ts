@@ -1,6 +1,9 @@
 /** How long work tells how far it is. */
 
-/** `done` of `total`, in bytes unless the verb says otherwise; `total` may be an estimate that moves. */
+/**
+ * `done` of `total`, in bytes unless the verb says otherwise; `total` may be an estimate that
+ * moves.
+ */
 export interface Progress {
   readonly done: number
   readonly total: number

@@ -1,6 +1,7 @@
 /**
- * Locks over byte ranges: shared ones may overlap, an exclusive one overlaps nothing. Fair: nobody overtakes an
- * earlier asker whose range conflicts. Made for few holders at a time (requests in flight), so lists are scanned.
+ * Locks over byte ranges: shared ones may overlap, an exclusive one overlaps nothing. Fair: nobody
+ * overtakes an earlier asker whose range conflicts. Made for few holders at a time (requests in
+ * flight), so lists are scanned.
  */
 
 /** How a range is held. */
@@ -49,7 +50,9 @@ export class RangeLock {
     return hold
   }
 
-  /** Takes the range: at once where it is free, else when the promise resolves; `await` fits both. */
+  /**
+   * Takes the range: at once where it is free, else when the promise resolves; `await` fits both.
+   */
   acquire(offset: number, length: number, mode: RangeMode): RangeHold | Promise<RangeHold> {
     const hold = this.tryAcquire(offset, length, mode)
     if (hold !== undefined) return hold
@@ -97,7 +100,8 @@ export class RangeLock {
     const waiting = this.#waiting
     for (let index = 0; index < waiting.length; index++) {
       const waiter = waiting[index]!
-      // The first `stayed` places hold those who wait on, in their order: exactly those ahead of this one.
+      // The first `stayed` places hold those who wait on, in their order: exactly those ahead of
+      // this one.
       if (this.#blocked(waiter.hold, stayed)) {
         waiting[stayed++] = waiter
       } else {

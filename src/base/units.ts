@@ -37,8 +37,9 @@ function fixedPoint(digits: string): bigint {
 }
 
 /**
- * Parses a size as `qemu-img` does: decimal or `0x` hex, an optional fraction (only with a unit above a byte, rounded
- * to whole bytes), and one optional unit letter in either case, by powers of 1024.
+ * Parses a size as `qemu-img` does: decimal or `0x` hex, an optional fraction (only with a unit
+ * above a byte, rounded to whole bytes), and one optional unit letter in either case, by powers of
+ * 1024.
  *
  * Rejects with a UsageError: `INVALID_SIZE`, or `SIZE_TOO_LARGE` above 2^53 - 1.
  *
@@ -69,8 +70,8 @@ export function parseSize(
 }
 
 /**
- * A size as `qemu-img info` prints it: three significant digits and the unit (`4 GiB`, `1.5 GiB`, `196 KiB`), switching to
- * the next unit at 1000, so that just below it `1e+03 KiB` can appear.
+ * A size as `qemu-img info` prints it: three significant digits and the unit (`4 GiB`, `1.5 GiB`,
+ * `196 KiB`), switching to the next unit at 1000, so that just below it `1e+03 KiB` can appear.
  */
 export function formatSize(size: number): string {
   let power = 0
@@ -79,7 +80,10 @@ export function formatSize(size: number): string {
   return `${threeDigits(BigInt(size), 1n << BigInt(10 * power))} ${unit}`
 }
 
-/** `value / divisor` as C's `%.3g` prints it, for 0 and results from 0.1 to 1000: exact, ties to even. */
+/**
+ * `value / divisor` as C's `%.3g` prints it, for 0 and results from 0.1 to 1000: exact, ties to
+ * even.
+ */
 function threeDigits(value: bigint, divisor: bigint): string {
   if (value === 0n) return '0'
   const whole = value / divisor

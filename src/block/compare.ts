@@ -25,7 +25,10 @@ export type Comparison =
       readonly identical: false
       /** What differs: the bytes, or in strict mode the kind of an extent or the size. */
       readonly difference: 'content' | 'extent' | 'size'
-      /** The first byte that differs; of a size, that of the smaller. QEMU shows the 512-byte sector it lies in. */
+      /**
+       * The first byte that differs; of a size, that of the smaller. QEMU shows the 512-byte sector
+       * it lies in.
+       */
       readonly offset: number
       /** Whether the differing bytes lie past the end of the smaller device. */
       readonly pastEnd: boolean
@@ -80,7 +83,10 @@ async function compareCommon(
   }
 }
 
-/** Where in the first `length` bytes of two parts of one offset the devices differ; -1 where they do not. */
+/**
+ * Where in the first `length` bytes of two parts of one offset the devices differ; -1 where they do
+ * not.
+ */
 async function firstDifference(
   devices: readonly [BlockDevice, BlockDevice],
   parts: readonly [Part, Part],

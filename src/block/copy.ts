@@ -1,6 +1,6 @@
 /**
- * The one pump between two devices: skips what reads as zeroes, finds zeroes in data, keeps several chunks in flight. Convert,
- * commit, stream, backup and restore are calls of this.
+ * The one pump between two devices: skips what reads as zeroes, finds zeroes in data, keeps several
+ * chunks in flight. Convert, commit, stream, backup and restore are calls of this.
  */
 
 import { breathe } from '../base/breathe.ts'
@@ -17,22 +17,29 @@ const ZERO_STEP = 1024 * MIB
 /** How a copy goes. */
 export interface CopyOptions extends LongWork {
   /**
-   * The shortest run of zeroes that is not written as data, in bytes, as `qemu-img convert -S`; 4096 where left out. 0 looks for no
-   * zeroes at all and writes every byte.
+   * The shortest run of zeroes that is not written as data, in bytes, as `qemu-img convert -S`;
+   * 4096 where left out. 0 looks for no zeroes at all and writes every byte.
    */
   readonly zeroDetect?: number
   /** The target reads as zeroes already, so zeroes need no write. */
   readonly targetIsZero?: boolean
   /** Bytes per read and write; 1 MiB where left out. */
   readonly chunkSize?: number
-  /** How many chunks are under way at a time; 4 where left out. With 1, writes come strictly in order. */
+  /**
+   * How many chunks are under way at a time; 4 where left out. With 1, writes come strictly in
+   * order.
+   */
   readonly inFlight?: number
   /**
-   * What to copy, instead of the source's extents. Edges that are not aligned to the target's preferred block are widened over
-   * their neighbours, `skip` too, with the bytes that the source reads there.
+   * What to copy, instead of the source's extents. Edges that are not aligned to the target's
+   * preferred block are widened over their neighbours, `skip` too, with the bytes that the source
+   * reads there.
    */
   readonly parts?: PartSource
-  /** Stores a chunk of data, instead of `target.write`; a chunk begins at a multiple of the target's preferred block. */
+  /**
+   * Stores a chunk of data, instead of `target.write`; a chunk begins at a multiple of the target's
+   * preferred block.
+   */
   readonly write?: (offset: number, source: Uint8Array) => Promise<void>
 }
 
@@ -47,8 +54,8 @@ export interface CopyResult {
 }
 
 /**
- * Copies `source` over the first `source.size` bytes of `target`; what follows in a larger target stays. Does not flush. When it
- * rejects, any part may have been written; all requests have ended.
+ * Copies `source` over the first `source.size` bytes of `target`; what follows in a larger target
+ * stays. Does not flush. When it rejects, any part may have been written; all requests have ended.
  */
 export async function copy(
   source: BlockDevice,

@@ -10,8 +10,8 @@ const CHUNK_SIZE = 1024 * 1024
 const ZEROES = new Uint8Array(CHUNK_SIZE)
 
 /**
- * The SHA-256 of all bytes of the device, as hex: what `sha256sum` says of the same disk as a raw file. Holes are hashed as
- * zeroes without being read, so the cost is the device's size.
+ * The SHA-256 of all bytes of the device, as hex: what `sha256sum` says of the same disk as a raw
+ * file. Holes are hashed as zeroes without being read, so the cost is the device's size.
  */
 export async function contentDigest(device: BlockDevice, options: LongWork = {}): Promise<string> {
   const hash = createHash('sha256')

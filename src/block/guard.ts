@@ -3,7 +3,10 @@
 import { hex } from '../base/bytes.ts'
 import { UsageError } from '../base/errors.ts'
 
-/** Throws a UsageError, code `OUT_OF_RANGE`, unless `[offset, offset + length)` lies inside `[0, size)`. */
+/**
+ * Throws a UsageError, code `OUT_OF_RANGE`, unless `[offset, offset + length)` lies inside `[0,
+ * size)`.
+ */
 export function checkRange(size: number, offset: number, length: number): void {
   if (
     offset >= 0 &&

@@ -1,4 +1,7 @@
-/** The door of block: bytes with an address, and what moves and compares them. Knows no format and no file. */
+/**
+ * The door of block: bytes with an address, and what moves and compares them. Knows no format and
+ * no file.
+ */
 
 export { type CompareOptions, type Comparison, compare } from './compare.ts'
 export { type CopyOptions, type CopyResult, copy } from './copy.ts'

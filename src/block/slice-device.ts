@@ -1,4 +1,7 @@
-/** A window of a device as a device: a partition, or the `offset` and `size` of a raw disk inside a file. */
+/**
+ * A window of a device as a device: a partition, or the `offset` and `size` of a raw disk inside a
+ * file.
+ */
 
 import { hex } from '../base/bytes.ts'
 import { UsageError } from '../base/errors.ts'

@@ -21,8 +21,8 @@ export function partsOf(device: BlockDevice): PartSource {
 }
 
 /**
- * Gives out the parts of `[0, end)` one after the other, and joins and cuts them as asked. What lies behind the last answer is
- * asked for again, so an answer may stop short.
+ * Gives out the parts of `[0, end)` one after the other, and joins and cuts them as asked. What
+ * lies behind the last answer is asked for again, so an answer may stop short.
  */
 export class PartWalk {
   readonly #ask: PartSource

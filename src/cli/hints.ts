@@ -9,6 +9,9 @@ const HINTS: Readonly<Record<string, (context: CowpointError['context']) => stri
   MISSING_OPTION_VALUE: usage,
   MISSING_ARGUMENT: usage,
   EXTRA_ARGUMENT: usage,
+  SNAPSHOT_NOT_FOUND: () => "'cowpoint snapshot -l' lists the snapshots of an image",
+  UNKNOWN_FEATURE: () =>
+    'the image was made by something newer; another program may know the feature',
 }
 
 function usage({ verb }: CowpointError['context']): string {

@@ -11,8 +11,9 @@ export interface ClusterCodec {
   /** The packed bytes, or undefined where they would not be fewer. */
   compress(source: Uint8Array): Uint8Array | undefined
   /**
-   * Fills all of `target` from packed bytes, behind which anything may follow (clusters are stored in whole sectors). Throws an
-   * ImageError, code `COMPRESSED_DATA`, where they are damaged or too few; never produces more than `target` holds.
+   * Fills all of `target` from packed bytes, behind which anything may follow (clusters are stored
+   * in whole sectors). Throws an ImageError, code `COMPRESSED_DATA`, where they are damaged or too
+   * few; never produces more than `target` holds.
    */
   decompress(source: Uint8Array, target: Uint8Array): void
 }

@@ -1,4 +1,7 @@
-/** Raw deflate as QEMU stores it: a window of 4 KiB, no header, and arbitrary bytes behind the end of the stream. */
+/**
+ * Raw deflate as QEMU stores it: a window of 4 KiB, no header, and arbitrary bytes behind the end
+ * of the stream.
+ */
 
 import { constants, deflateRawSync, inflateRawSync } from 'node:zlib'
 import { type ClusterCodec, compressedDataError } from './codec.ts'

@@ -1,6 +1,7 @@
 /**
- * The outline of zstd data (RFC 8878, section 3.1): where a frame ends and what its header promises, without unpacking it.
- * QEMU stores frames without their size and fills up the sector behind them, which no decoder likes.
+ * The outline of zstd data (RFC 8878, section 3.1): where a frame ends and what its header
+ * promises, without unpacking it. QEMU stores frames without their size and fills up the sector
+ * behind them, which no decoder likes.
  */
 
 /** What is known about a frame before unpacking it. */
@@ -23,7 +24,9 @@ const RLE_BLOCK = 1
 const RESERVED_BLOCK = 3
 const DICTIONARY_ID_LENGTHS = [0, 1, 2, 4]
 
-/** The frame that begins at `start`, or a word on why there is none (`cut short`, `no frame`, …). */
+/**
+ * The frame that begins at `start`, or a word on why there is none (`cut short`, `no frame`, …).
+ */
 export function outlineFrame(bytes: Uint8Array, start: number): ZstdFrame | string {
   if (start + 8 > bytes.length) return 'cut short'
   const magic = littleEndian(bytes, start, 4)

@@ -1,6 +1,7 @@
 /**
- * zstd as QEMU stores it, by whoever can: Node itself (from 22.15 on), the host's libzstd, or a WebAssembly build of it. All of
- * them are given whole frames only, and never more room than the cluster.
+ * zstd as QEMU stores it, by whoever can: Node itself (from 22.15 on), the host's libzstd, or a
+ * WebAssembly build of it. All of them are given whole frames only, and never more room than the
+ * cluster.
  */
 
 import * as zlib from 'node:zlib'
@@ -19,7 +20,10 @@ export interface ZstdEngine {
   readonly name: 'node' | 'libzstd' | 'wasm'
   /** A frame, or undefined where it would be no shorter than `source`. */
   pack(source: Uint8Array): Uint8Array | undefined
-  /** Writes a frame's content into `target` and returns its length; throws where it is damaged or longer. */
+  /**
+   * Writes a frame's content into `target` and returns its length; throws where it is damaged or
+   * longer.
+   */
   unpack(frame: Uint8Array, target: Uint8Array): number
 }
 
@@ -58,7 +62,10 @@ export function zstdCodec(engine: ZstdEngine): ClusterCodec {
   }
 }
 
-/** Unpacks as many frames as it takes to fill `target`: the content of a cluster may be spread over several. */
+/**
+ * Unpacks as many frames as it takes to fill `target`: the content of a cluster may be spread over
+ * several.
+ */
 function unpackFrames(engine: ZstdEngine, source: Uint8Array, target: Uint8Array): void {
   let at = 0
   let done = 0

@@ -1,4 +1,6 @@
-/** Copying between two files inside the kernel, which shares the blocks where the file system can. */
+/**
+ * Copying between two files inside the kernel, which shares the blocks where the file system can.
+ */
 
 import { constants } from 'node:os'
 import { isUnsupported, libc, retry, SystemCallError } from './libc.ts'
@@ -12,8 +14,8 @@ export interface CopyEnd {
 }
 
 /**
- * Copies up to `length` bytes and returns how many it did (0 at the end of the source), or undefined where this pair of
- * files cannot be copied so. Blocks the thread, for 1 GiB at most.
+ * Copies up to `length` bytes and returns how many it did (0 at the end of the source), or
+ * undefined where this pair of files cannot be copied so. Blocks the thread, for 1 GiB at most.
  */
 export function copyRange(source: CopyEnd, target: CopyEnd, length: number): number | undefined {
   const library = libc()

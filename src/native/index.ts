@@ -1,4 +1,7 @@
-/** The door of native: what the kernel can do and Node cannot, each with a plain answer where it cannot be reached. */
+/**
+ * The door of native: what the kernel can do and Node cannot, each with a plain answer where it
+ * cannot be reached.
+ */
 
 export { type CopyEnd, copyRange } from './copy-range.ts'
 export { disableNative, SystemCallError } from './libc.ts'

@@ -1,6 +1,7 @@
 /**
- * The C library through koffi: loaded at the first use, never at import, and only on 64-bit Linux. Elsewhere, and where
- * koffi cannot load, `libc()` is undefined and every caller has a way without it.
+ * The C library through koffi: loaded at the first use, never at import, and only on 64-bit Linux.
+ * Elsewhere, and where koffi cannot load, `libc()` is undefined and every caller has a way without
+ * it.
  */
 
 import { constants } from 'node:os'
@@ -115,7 +116,10 @@ export function isUnsupported(errno: number): boolean {
   return [ENOSYS, EOPNOTSUPP, ENOTSUP, EINVAL, ENODEV, ENOTTY].includes(errno)
 }
 
-/** Runs `call` until it is not interrupted by a signal; returns its result and, below zero, its errno. */
+/**
+ * Runs `call` until it is not interrupted by a signal; returns its result and, below zero, its
+ * errno.
+ */
 export function retry(library: Libc, call: () => number): { result: number; errno: number } {
   for (;;) {
     const result = Number(call())

@@ -1,8 +1,13 @@
-/** The host's libzstd through koffi: for a Node that has no zstd of its own. Undefined where the host has none. */
+/**
+ * The host's libzstd through koffi: for a Node that has no zstd of its own. Undefined where the
+ * host has none.
+ */
 
 import { loadKoffi, nativeDisabled } from './libc.ts'
 
-/** The two calls that are used; each returns how many bytes it wrote, or undefined where it failed. */
+/**
+ * The two calls that are used; each returns how many bytes it wrote, or undefined where it failed.
+ */
 export interface Libzstd {
   compress(source: Uint8Array, target: Uint8Array, level: number): number | undefined
   /** `source` must be exactly one frame (or several). */
@@ -41,7 +46,8 @@ function bind(library: ReturnType<NonNullable<ReturnType<typeof loadKoffi>>['loa
   const decompress = library.func(
     'size_t ZSTD_decompressDCtx(void *context, void *target, size_t capacity, void *source, size_t length)',
   )
-  // One context each for the life of the process: they are large, and every call here is synchronous.
+  // One context each for the life of the process: they are large, and every call here is
+  // synchronous.
   const compressContext = library.func('void *ZSTD_createCCtx()')()
   const decompressContext = library.func('void *ZSTD_createDCtx()')()
   if (!compressContext || !decompressContext) throw new Error('libzstd gives no context')

@@ -1,6 +1,7 @@
 /**
- * Open-file-description locks over byte ranges of a file: they belong to the open file, not to the process, and end with its
- * last descriptor. Only the system call; who locks which bytes, and in which order, is decided above.
+ * Open-file-description locks over byte ranges of a file: they belong to the open file, not to the
+ * process, and end with its last descriptor. Only the system call; who locks which bytes, and in
+ * which order, is decided above.
  */
 
 import { constants } from 'node:os'
@@ -11,7 +12,9 @@ const SET_LOCK = 37
 const STRUCT_SIZE = 32
 const NAMES = ['read', 'write', 'none'] as const
 
-/** What a lock lets others do: `read` locks may overlap each other, a `write` lock overlaps nothing. */
+/**
+ * What a lock lets others do: `read` locks may overlap each other, a `write` lock overlaps nothing.
+ */
 export type LockKind = (typeof NAMES)[number]
 
 /** A lock over a range; a length of 0 reaches to the end of all offsets. */
@@ -21,7 +24,8 @@ export interface FileRangeLock {
   readonly length: number
 }
 
-// struct flock on 64-bit Linux: i16 type, i16 whence, 4 bytes of padding, i64 start, i64 length, i32 pid.
+// struct flock on 64-bit Linux: i16 type, i16 whence, 4 bytes of padding, i64 start, i64 length,
+// i32 pid.
 function encode(lock: FileRangeLock): DataView {
   const view = new DataView(new ArrayBuffer(STRUCT_SIZE))
   view.setInt16(0, NAMES.indexOf(lock.kind), HOST_LITTLE)
@@ -37,8 +41,8 @@ function bytesOf(view: DataView): Uint8Array {
 }
 
 /**
- * Takes a lock, or frees a range with kind `none`: true where it holds now, false where somebody else stands in the way (it
- * never waits), undefined where the host has no such locks.
+ * Takes a lock, or frees a range with kind `none`: true where it holds now, false where somebody
+ * else stands in the way (it never waits), undefined where the host has no such locks.
  */
 export function setLock(fd: number, lock: FileRangeLock): boolean | undefined {
   const library = libc()
@@ -51,7 +55,10 @@ export function setLock(fd: number, lock: FileRangeLock): boolean | undefined {
   throw new SystemCallError('fcntl', errno)
 }
 
-/** The first lock of somebody else that stands in the way of `lock`; kind `none` where nothing does, undefined as above. */
+/**
+ * The first lock of somebody else that stands in the way of `lock`; kind `none` where nothing does,
+ * undefined as above.
+ */
 export function getLock(fd: number, lock: FileRangeLock): FileRangeLock | undefined {
   const library = libc()
   if (library === undefined) return undefined

@@ -1,4 +1,7 @@
-/** Where a sparse file has data and where it has holes. Moves the descriptor's position, which nobody else uses. */
+/**
+ * Where a sparse file has data and where it has holes. Moves the descriptor's position, which
+ * nobody else uses.
+ */
 
 import { constants } from 'node:os'
 import { isUnsupported, libc, retry, SystemCallError } from './libc.ts'
@@ -16,14 +19,17 @@ function seek(fd: number, offset: number, whence: number): number | undefined {
   throw new SystemCallError('lseek', errno)
 }
 
-/** The offset of the first data at or after `offset`; Infinity where none follows, undefined where the host cannot say. */
+/**
+ * The offset of the first data at or after `offset`; Infinity where none follows, undefined where
+ * the host cannot say.
+ */
 export function nextData(fd: number, offset: number): number | undefined {
   return seek(fd, offset, SEEK_DATA)
 }
 
 /**
- * The offset of the first hole at or after `offset`, the end of the file counting as one; Infinity from the end on,
- * undefined where the host cannot say.
+ * The offset of the first hole at or after `offset`, the end of the file counting as one; Infinity
+ * from the end on, undefined where the host cannot say.
  */
 export function nextHole(fd: number, offset: number): number | undefined {
   return seek(fd, offset, SEEK_HOLE)

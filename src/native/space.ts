@@ -1,4 +1,7 @@
-/** Space under a file: holes, zeroed and reserved ranges, by `fallocate`. False means: not here, do it another way. */
+/**
+ * Space under a file: holes, zeroed and reserved ranges, by `fallocate`. False means: not here, do
+ * it another way.
+ */
 
 import { isUnsupported, libc, retry, SystemCallError } from './libc.ts'
 

@@ -6,7 +6,7 @@
 import { breathe } from '../base/breathe.ts'
 import { type FindingMark, type Findings, hexWords } from './check-findings.ts'
 import type { StoredRefcounts } from './check-refcounts.ts'
-import type { ClusterCounts } from './cluster-counts.ts'
+import { type ClusterCounts, PAGE_BITS, PAGE_CLUSTERS } from './cluster-counts.ts'
 import type { ImageParts } from './image-parts.ts'
 import { HI_COMPRESSED, HI_COPIED, HI_OFFSET_MASK, LO_ZERO } from './layout/constants.ts'
 import { entryOffset } from './layout/entries.ts'
@@ -22,6 +22,8 @@ export interface CopiedCheck {
   readonly stored: StoredRefcounts
   /** Stored refcounts of the clusters of the file. */
   readonly refcounts: ClusterCounts
+  /** Some entries refer to clusters past the end of the file. */
+  readonly outside: boolean
   readonly signal?: AbortSignal | undefined
   readonly onTable?: (() => void) | undefined
 }
@@ -62,7 +64,7 @@ export async function checkCopied(check: CopiedCheck): Promise<void> {
     }
     const table = reader.resident(offset) ?? (await reader.load(view, at))
     const from = findings.mark()
-    for (const missing of flags.missing(table)) await flags.load(missing)
+    if (check.outside) for (const missing of flags.missing(table)) await flags.load(missing)
     flags.table(table)
     done.add(offset)
     const to = findings.mark()
@@ -119,24 +121,35 @@ class FlagCheck {
   table(table: DataView): void {
     const { parts, refcounts, stored } = this.#check
     const { clusterBits, l2EntrySize } = parts.geometry
-    const scale = 2 ** (32 - clusterBits)
-    const known = stored.whole && !parts.externalData ? refcounts.clusterCount : 0
+    const hiShift = 32 - clusterBits
+    const hiMask = 0x7fffffff & -(2 ** (clusterBits - 1))
+    const lastKnown = stored.whole && !parts.externalData ? refcounts.clusterCount - 1 : 0
+    let page = refcounts.page(0)
+    let pageStart = 0
     const end = table.byteLength
     for (let at = 0; at < end; at += l2EntrySize) {
       const hi = table.getUint32(at)
       const lo = table.getUint32(at + 4)
       if (hi === 0 && lo <= LO_ZERO) continue
-      if ((hi & HI_COMPRESSED) !== 0) continue
-      const cluster = (hi & HI_OFFSET_MASK) * scale + (lo >>> clusterBits)
-      const copied = (hi & HI_COPIED) !== 0
-      if (cluster > 0 && cluster < known) {
-        if ((refcounts.get(cluster) === 1) === copied) continue
+      const cluster = ((hi & HI_OFFSET_MASK) << hiShift) | (lo >>> clusterBits)
+      if ((hi & hiMask) !== 0 || (cluster - 1) >>> 0 >= lastKnown) {
+        this.#entry(hi, lo)
+        continue
       }
-      this.#entry(hi, lo, cluster, copied)
+      let index = cluster - pageStart
+      if (index >>> 0 >= PAGE_CLUSTERS) {
+        pageStart = cluster & ~(PAGE_CLUSTERS - 1)
+        page = refcounts.page(cluster >>> PAGE_BITS)
+        index = cluster - pageStart
+      }
+      if ((page[index] === 1) !== ((hi & HI_COPIED) !== 0)) this.#entry(hi, lo)
     }
   }
 
-  #entry(hi: number, lo: number, cluster: number, copied: boolean): void {
+  #entry(hi: number, lo: number): void {
+    if ((hi & HI_COMPRESSED) !== 0) return
+    const copied = (hi & HI_COPIED) !== 0
+    const cluster = Math.floor(entryOffset(hi, lo) / this.#check.parts.geometry.clusterSize)
     const { parts, findings, stored } = this.#check
     const { externalData, geometry } = parts
     if (entryOffset(hi, lo) === 0) {

@@ -44,6 +44,12 @@ export type StructureListener = (kind: StructureKind, offset: number, length: nu
 export class ReferenceCounter implements StructureVisitor {
   readonly counts: ClusterCounts
   readonly layout: Layout = { allocatedClusters: 0, fragmentedClusters: 0, compressedClusters: 0 }
+  /** No cluster is referred to more than once. */
+  unique = true
+  /** Every entry that refers to a whole cluster has the copied flag. */
+  copied = true
+  /** Something refers to clusters past the end of the file. */
+  outside = false
   /** Some count went over its maximum. */
   overflowed = false
   /** Some table was counted for several mentions at once, so that overflows come earlier than in a replay. */
@@ -105,6 +111,7 @@ export class ReferenceCounter implements StructureVisitor {
   }
 
   l1Entry(hi: number, lo: number, _index: number): void {
+    if ((hi & HI_COPIED) === 0) this.copied = false
     if (l1Reserved(hi, lo)) {
       this.#findings.corruption(
         'L1_RESERVED_BITS',
@@ -184,43 +191,55 @@ export class ReferenceCounter implements StructureVisitor {
   /** Standard entries. The common kind, a whole cluster in the file, is counted here; the rest goes to `#entry`. */
   #scan(table: DataView): void {
     const { clusterBits, clusterSize } = this.#parts.geometry
-    const scale = 2 ** (32 - clusterBits)
-    const lowMask = clusterSize - 2
-    const inFile = this.#inFile
+    const hiShift = 32 - clusterBits
+    // Flags, and offsets whose cluster number would not fit into 31 bits.
+    const hiMask = 0x7fffffff & -(2 ** (clusterBits - 1))
+    const loMask = clusterSize - 2
+    const lastInFile = this.#inFile - 1
     const weight = this.#weight
     const { counts } = this
     const { maximum } = counts
     let page: CountPage = counts.page(0)
-    let pageIndex = 0
+    let pageStart = 0
     let allocated = 0
     let fragmented = 0
     let next = 0
+    let copied = HI_COPIED
     const end = table.byteLength
     for (let at = 0; at < end; at += 8) {
       const hi = table.getUint32(at)
       const lo = table.getUint32(at + 4)
       if (hi === 0 && lo <= LO_ZERO) continue
-      const cluster = (hi & HI_OFFSET_MASK) * scale + (lo >>> clusterBits)
-      const plain = (hi & 0x7f000000) === 0 && (lo & lowMask) === 0
-      if (!plain || cluster === 0 || cluster >= inFile) {
+      const cluster = ((hi & HI_OFFSET_MASK) << hiShift) | (lo >>> clusterBits)
+      if (((hi & hiMask) | (lo & loMask)) !== 0 || (cluster - 1) >>> 0 >= lastInFile) {
         this.#next = next
         this.#entry(at >>> 3, hi, lo, 0, 0)
         next = this.#next
         continue
       }
+      copied &= hi
       allocated++
       if (next !== 0 && cluster !== next) fragmented++
       next = cluster + 1
-      if (cluster >>> PAGE_BITS !== pageIndex) {
-        pageIndex = cluster >>> PAGE_BITS
-        page = counts.page(pageIndex)
+      let index = cluster - pageStart
+      if (index >>> 0 >= PAGE_CLUSTERS) {
+        pageStart = cluster & ~PAGE_MASK
+        page = counts.page(cluster >>> PAGE_BITS)
+        index = cluster & PAGE_MASK
       }
-      const count = (page[cluster & PAGE_MASK] as number) + weight
-      if (count > maximum) this.#add(cluster)
-      else page[cluster & PAGE_MASK] = count
+      const count = (page[index] as number) + weight
+      if (count > 1) {
+        this.unique = false
+        if (count > maximum) {
+          this.#add(cluster)
+          continue
+        }
+      }
+      page[index] = count
     }
     this.layout.allocatedClusters += allocated
     this.layout.fragmentedClusters += fragmented
+    if (copied === 0) this.copied = false
   }
 
   /** Extended entries: the same with a subcluster bitmap behind each. */
@@ -228,7 +247,7 @@ export class ReferenceCounter implements StructureVisitor {
     const { clusterBits, clusterSize } = this.#parts.geometry
     const scale = 2 ** (32 - clusterBits)
     const lowMask = clusterSize - 1
-    const { layout, counts } = this
+    const { layout } = this
     const end = table.byteLength
     for (let at = 0; at < end; at += 16) {
       const hi = table.getUint32(at)
@@ -245,8 +264,8 @@ export class ReferenceCounter implements StructureVisitor {
       layout.allocatedClusters++
       if (this.#next !== 0 && cluster !== this.#next) layout.fragmentedClusters++
       this.#next = cluster + 1
-      if (counts.get(cluster) + this.#weight > counts.maximum) this.#add(cluster)
-      else counts.add(cluster, this.#weight)
+      if ((hi & HI_COPIED) === 0) this.copied = false
+      this.#add(cluster)
     }
   }
 
@@ -290,10 +309,16 @@ export class ReferenceCounter implements StructureVisitor {
       }
       return
     }
-    this.#wholeCluster(offset, geometry.extendedL2 ? allocated === 0 : zero, zeroes & allocated)
+    const preallocated = geometry.extendedL2 ? allocated === 0 : zero
+    this.#wholeCluster(offset, (hi & HI_COPIED) !== 0, preallocated, zeroes & allocated)
   }
 
-  #wholeCluster(offset: number, preallocated: boolean, contradiction: number): void {
+  #wholeCluster(
+    offset: number,
+    copied: boolean,
+    preallocated: boolean,
+    contradiction: number,
+  ): void {
     const { clusterSize } = this.#parts.geometry
     const findings = this.#findings
     if (contradiction !== 0) {
@@ -313,6 +338,7 @@ export class ReferenceCounter implements StructureVisitor {
         { offset },
       )
     }
+    if (!copied) this.copied = false
     this.layout.allocatedClusters++
     const cluster = offset / clusterSize
     if (this.#next !== 0 && cluster !== this.#next) this.layout.fragmentedClusters++
@@ -355,6 +381,7 @@ export class ReferenceCounter implements StructureVisitor {
     const { clusterSize, clusterBits } = this.#parts.geometry
     // The last cluster may reach past the end of the file, but no cluster may lie past it whole.
     if (offset + length - this.#parts.fileLength >= clusterSize) {
+      this.outside = true
       this.#findings.corruption(
         'REFERENCE_PAST_END',
         () =>
@@ -372,7 +399,9 @@ export class ReferenceCounter implements StructureVisitor {
   }
 
   #add(cluster: number): void {
-    const excess = this.counts.add(cluster, this.#weight)
+    const { counts } = this
+    const excess = counts.add(cluster, this.#weight)
+    if (counts.get(cluster) > 1) this.unique = false
     if (excess === 0) return
     this.overflowed = true
     if (this.#weight === 1) this.#reportOverflow(cluster)

@@ -129,15 +129,17 @@ class Check {
     const { counts } = this.#counter
     const stored = new StoredRefcounts(parts, findings)
     const highest = await stored.compare(counts, signal)
-    await checkCopied({
-      parts,
-      findings,
-      stored,
-      refcounts: counts,
-      signal,
-      onTable: this.#onTable,
-    })
     this.#imageEndOffset = (highest + 1) * parts.geometry.clusterSize
+    if (this.#flagsHold()) return
+    const { outside } = this.#counter
+    const onTable = this.#onTable
+    await checkCopied({ parts, findings, stored, refcounts: counts, outside, signal, onTable })
+  }
+
+  /** Whether every copied flag is known to be right: no cluster is shared, no refcount is wrong, no flag is missing. */
+  #flagsHold(): boolean {
+    const { unique, copied } = this.#counter
+    return copied && (unique || this.#parts.externalData) && this.#findings.total === 0
   }
 
   readonly #onTable = (): void => {

@@ -8,7 +8,7 @@ import { entryOffset } from './layout/entries.ts'
 import { L1Table } from './metadata/l1-table.ts'
 import type { Qcow2State } from './metadata/state.ts'
 import type { Transaction } from './metadata/transaction.ts'
-import { treeTables } from './table-tree.ts'
+import { type TreeWork, treeTables } from './table-tree.ts'
 
 /** What is known of the flags already. */
 export interface SettleOptions {
@@ -22,10 +22,11 @@ export async function settleActive(
   transaction: Transaction,
   active: L1Table,
   options: SettleOptions,
+  work: TreeWork,
 ): Promise<L1Table> {
   const { clusterSize } = state.geometry
   const next = new L1Table(active.bytes.slice())
-  for await (const table of treeTables(state, active)) {
+  for await (const table of treeTables(state, active, work)) {
     const isOwn = (await transaction.count(table.offset / clusterSize)) === 1
     // What is below a shared table is shared as well, and was so before.
     if (!isOwn && options.keepSet) continue

@@ -5,6 +5,7 @@
  */
 
 import { UsageError } from '../base/errors.ts'
+import type { LongWork } from '../base/progress.ts'
 import {
   type BlockDevice,
   type BlockSizes,
@@ -227,16 +228,16 @@ export class Qcow2Image implements BlockDevice {
   }
 
   /** Makes the active disk what the snapshot is, its size too; what was only on the disk is freed. */
-  async applySnapshot(snapshot: SnapshotRecord): Promise<void> {
+  async applySnapshot(snapshot: SnapshotRecord, options: LongWork = {}): Promise<void> {
     this.#checkSnapshot(snapshot)
     await beginGuestWrite(this.#state)
-    await this.#structural(() => applySnapshot(this.#state, snapshot))
+    await this.#structural(() => applySnapshot(this.#state, snapshot, options))
   }
 
   /** Removes a snapshot; what only it referred to is freed. */
-  async deleteSnapshot(snapshot: SnapshotRecord): Promise<void> {
+  async deleteSnapshot(snapshot: SnapshotRecord, options: LongWork = {}): Promise<void> {
     this.#checkSnapshot(snapshot)
-    await this.#structural(() => deleteSnapshot(this.#state, snapshot))
+    await this.#structural(() => deleteSnapshot(this.#state, snapshot, options))
   }
 
   /** A snapshot as a read-only device; it lives as long as this image. */

@@ -15,6 +15,7 @@ import type { Qcow2State } from './metadata/state.ts'
 import { Transaction } from './metadata/transaction.ts'
 import { countReferences, type ReferenceCounts } from './reference-count.ts'
 import { writeL1 } from './snapshots.ts'
+import { TreeWork } from './table-tree.ts'
 
 /** Rebuilds the refcounts and clears the dirty bit. Throws an ImageError where the tables themselves are damaged. */
 export async function rebuildRefcounts(state: Qcow2State): Promise<void> {
@@ -30,7 +31,13 @@ export async function rebuildRefcounts(state: Qcow2State): Promise<void> {
   await ensureWriter(state)
   await Transaction.run(state, async (transaction) => {
     const active = await state.loadL1()
-    const l1 = await settleActive(state, transaction, active, { keepSet: false })
+    const l1 = await settleActive(
+      state,
+      transaction,
+      active,
+      { keepSet: false },
+      new TreeWork({}, [active]),
+    )
     const { header, geometry } = state
     const l1TableOffset = await writeL1(state, transaction, l1)
     const clusterCount = divideUp(header.l1Size * 8, geometry.clusterSize)

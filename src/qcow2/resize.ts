@@ -12,12 +12,13 @@ import { clearHeld, zeroHeld } from './io/discard.ts'
 import { writeHeld } from './io/write.ts'
 import { LIMIT } from './layout/constants.ts'
 import { l1EntriesFor } from './layout/geometry.ts'
+import { planBitmaps } from './metadata/bitmap-host.ts'
 import { L1Table } from './metadata/l1-table.ts'
 import { map } from './metadata/mapping.ts'
 import { dataFileIsRaw, type Qcow2State } from './metadata/state.ts'
 import { Transaction } from './metadata/transaction.ts'
 import { writeL1 } from './snapshots.ts'
-import { changeReferences, treeTables } from './table-tree.ts'
+import { changeReferences, TreeWork, treeTables } from './table-tree.ts'
 
 /** Grows the disk to `size` bytes. The caller holds the whole guest range, and not the mutex. */
 export async function growDisk(state: Qcow2State, size: number): Promise<void> {
@@ -26,7 +27,10 @@ export async function growDisk(state: Qcow2State, size: number): Promise<void> {
   await emptyNewBytes(state, size)
   if (dataFileIsRaw(state)) await state.dataFile.resize(size)
   await state.mutex.run(() =>
-    Transaction.run(state, (transaction) => transaction.commit({ header: { size } })),
+    Transaction.run(state, async (transaction) => {
+      const { header, ...bitmaps } = await planBitmaps(state, transaction, size)
+      await transaction.commit({ ...bitmaps, header: { ...header, size } })
+    }),
   )
 }
 
@@ -55,7 +59,7 @@ async function prepareL1(state: Qcow2State, entryCount: number): Promise<void> {
   await Transaction.run(state, async (transaction) => {
     const next = new L1Table(new Uint8Array(Math.max(entryCount, active.entryCount) * 8))
     next.bytes.set(active.bytes.subarray(0, used * 8))
-    for await (const table of treeTables(state, active, used)) {
+    for await (const table of treeTables(state, active, new TreeWork({}, [active]), used)) {
       await changeReferences(state, transaction, table.bytes, -1)
       await transaction.change(table.offset / clusterSize, 1, -1)
     }

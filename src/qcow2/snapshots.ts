@@ -6,18 +6,20 @@
 
 import { divideUp } from '../base/bytes.ts'
 import { UsageError } from '../base/errors.ts'
+import type { LongWork } from '../base/progress.ts'
 import { settleActive } from './copied-flags.ts'
 import { clearCopied } from './io/private-table.ts'
 import { l1EntriesFor } from './layout/geometry.ts'
 import { encodeSnapshotTable, type SnapshotRecord } from './layout/snapshot-table.ts'
+import { planBitmaps, recordChange } from './metadata/bitmap-host.ts'
 import { L1Table } from './metadata/l1-table.ts'
 import type { Qcow2State } from './metadata/state.ts'
 import { readL1 } from './metadata/state.ts'
 import { Transaction } from './metadata/transaction.ts'
-import { changeReferences, treeTables } from './table-tree.ts'
+import { changeReferences, TreeWork, treeTables } from './table-tree.ts'
 
 /** What a new snapshot is called, and what the guest's state was. */
-export interface SnapshotOptions {
+export interface SnapshotOptions extends LongWork {
   readonly name: string
   readonly date?: Date
   /** Guest run time in nanoseconds. */
@@ -37,19 +39,20 @@ export async function createSnapshot(
   const active = await state.loadL1()
   const diskEntries = l1EntriesFor(state.header.size, state.geometry)
   const vmStateSize = options.vmStateSize ?? 0
+  const work = new TreeWork(options, [active])
   let record: SnapshotRecord | undefined
   await Transaction.run(state, async (transaction) => {
     const entryCount = vmStateSize > 0 ? active.entryCount : diskEntries
     const frozen = new L1Table(active.bytes.slice(0, entryCount * 8))
     const next = new L1Table(new Uint8Array(diskEntries * 8))
-    for await (const table of treeTables(state, active, 0, diskEntries)) {
+    for await (const table of treeTables(state, active, work, 0, diskEntries)) {
       await changeReferences(state, transaction, table.bytes, 1)
       const offset = await sharedTable(state, transaction, table.offset, table.bytes)
       frozen.set(table.index, offset, false)
       next.set(table.index, offset, false)
     }
     // The VM state belongs to the snapshot from now on, or to nobody.
-    for await (const table of treeTables(state, active, diskEntries)) {
+    for await (const table of treeTables(state, active, work, diskEntries)) {
       if (vmStateSize > 0) {
         frozen.set(table.index, table.offset, false)
       } else {
@@ -85,16 +88,21 @@ export async function createSnapshot(
 }
 
 /** Makes the active disk what the snapshot is, by copying its L1 table. The caller holds everything. */
-export async function applySnapshot(state: Qcow2State, snapshot: SnapshotRecord): Promise<void> {
+export async function applySnapshot(
+  state: Qcow2State,
+  snapshot: SnapshotRecord,
+  options: LongWork = {},
+): Promise<void> {
   refuseExternalData(state)
   const { geometry } = state
   const size = snapshot.diskSize ?? state.header.size
   const active = await state.loadL1()
   const source = await readL1(state.host, snapshot.l1TableOffset, snapshot.l1Size)
+  const work = new TreeWork(options, [source, active])
   await Transaction.run(state, async (transaction) => {
     const entryCount = Math.max(source.entryCount, l1EntriesFor(size, geometry))
     const next = new L1Table(new Uint8Array(entryCount * 8))
-    for await (const table of treeTables(state, source)) {
+    for await (const table of treeTables(state, source, work)) {
       await changeReferences(state, transaction, table.bytes, 1)
       const bytes = table.bytes.slice()
       if (clearCopied(bytes, geometry.l2EntrySize)) {
@@ -106,22 +114,29 @@ export async function applySnapshot(state: Qcow2State, snapshot: SnapshotRecord)
         next.set(table.index, table.offset, false)
       }
     }
-    for await (const table of treeTables(state, active)) {
+    for await (const table of treeTables(state, active, work)) {
       await changeReferences(state, transaction, table.bytes, -1)
       await transaction.change(table.offset / geometry.clusterSize, 1, -1)
     }
     await finish(state, transaction, { snapshots: state.snapshots, l1: next, size })
   })
+  // Which clusters differ would have to be compared; a bitmap may say too much, never too little.
+  recordChange(state, 0, size)
 }
 
 /** Removes a snapshot and frees what only it referred to. The caller holds everything. */
-export async function deleteSnapshot(state: Qcow2State, snapshot: SnapshotRecord): Promise<void> {
+export async function deleteSnapshot(
+  state: Qcow2State,
+  snapshot: SnapshotRecord,
+  options: LongWork = {},
+): Promise<void> {
   const { geometry, header } = state
   const { clusterSize } = geometry
   const active = await state.loadL1()
   const old = await readL1(state.host, snapshot.l1TableOffset, snapshot.l1Size)
+  const work = new TreeWork(options, [old, active])
   await Transaction.run(state, async (transaction) => {
-    for await (const table of treeTables(state, old)) {
+    for await (const table of treeTables(state, old, work)) {
       await changeReferences(state, transaction, table.bytes, -1)
       await transaction.change(table.offset / clusterSize, 1, -1)
     }
@@ -130,7 +145,7 @@ export async function deleteSnapshot(state: Qcow2State, snapshot: SnapshotRecord
       await transaction.change(snapshot.l1TableOffset / clusterSize, clusterCount, -1)
     }
     // Counts only went down: what has the flag keeps it.
-    const next = await settleActive(state, transaction, active, { keepSet: true })
+    const next = await settleActive(state, transaction, active, { keepSet: true }, work)
     const snapshots = state.snapshots.filter((record) => record !== snapshot)
     await finish(state, transaction, { snapshots, l1: next, size: header.size })
   })
@@ -175,8 +190,10 @@ async function finish(
     table.length === 0 ? 0 : await transaction.take(divideUp(table.length, clusterSize))
   if (table.length > 0) await transaction.write(snapshotsOffset, table)
   await release(header.snapshotsOffset, state.snapshotTableLength)
+  const bitmaps = await planBitmaps(state, transaction, result.size)
   await transaction.commit({
     header: {
+      ...bitmaps.header,
       size: result.size,
       l1Size: result.l1.entryCount,
       l1TableOffset,
@@ -185,6 +202,7 @@ async function finish(
     },
     l1: result.l1,
     apply() {
+      bitmaps.apply?.()
       state.snapshots = result.snapshots
       state.snapshotTableLength = table.length
     },

@@ -5,6 +5,7 @@
 
 import { breathe } from '../base/breathe.ts'
 import { ImageError } from '../base/errors.ts'
+import type { LongWork } from '../base/progress.ts'
 import { HI_COMPRESSED } from './layout/constants.ts'
 import { compressedLength, compressedOffset, entryOffset } from './layout/entries.ts'
 import type { L1Table } from './metadata/l1-table.ts'
@@ -20,10 +21,31 @@ export interface TreeTable {
   readonly bytes: Uint8Array
 }
 
+/** How far a verb is, in L1 entries of all the tables that it goes through. */
+export class TreeWork {
+  readonly #work: LongWork
+  readonly #total: number
+  #done = 0
+
+  /** `tables` are those that the verb will go through, as often as it does. */
+  constructor(work: LongWork, tables: readonly L1Table[]) {
+    this.#work = work
+    this.#total = tables.reduce((sum, table) => sum + table.entryCount, 0)
+  }
+
+  /** Lets the event loop live, stops where the caller wants it, and tells how far the work is. */
+  async step(entryCount: number): Promise<void> {
+    this.#done = Math.min(this.#total, this.#done + entryCount)
+    this.#work.onProgress?.({ done: this.#done, total: this.#total })
+    await breathe(this.#work.signal)
+  }
+}
+
 /** The L2 tables that entries `from` to `to` of `l1` name, in order; neighbours on disk are read together. */
 export async function* treeTables(
   state: Qcow2State,
   l1: L1Table,
+  work: TreeWork,
   from = 0,
   to = l1.entryCount,
 ): AsyncGenerator<TreeTable> {
@@ -58,7 +80,7 @@ export async function* treeTables(
       yield { index: index + table, offset: offset + at, bytes: part }
     }
     index += count
-    await breathe()
+    await work.step(count)
   }
 }
 

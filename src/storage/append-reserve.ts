@@ -1,6 +1,7 @@
 /**
- * Space ahead of the end of a file that grows by appending: a file system gives a large piece at once for a quarter less work than
- * many small ones. The size does not show it, and what was not used goes back at the end. Never fails.
+ * Space ahead of the end of a file that grows by appending: a file system gives a large piece at
+ * once for a quarter less work than many small ones. The size does not show it, and what was not
+ * used goes back at the end. Never fails.
  */
 
 import type { OpenFile } from './files.ts'

@@ -1,6 +1,7 @@
 /**
- * A file (or a block device of the host) as a device. Small transfers run on this thread, since one through the pool costs ten
- * times as much on cached files; large ones run on the pool, so that several overlap. Whoever calls need not know.
+ * A file (or a block device of the host) as a device. Small transfers run on this thread, since one
+ * through the pool costs ten times as much on cached files; large ones run on the pool, so that
+ * several overlap. Whoever calls need not know.
  */
 
 import { breathe } from '../base/breathe.ts'
@@ -27,23 +28,30 @@ import { hostError } from './host-error.ts'
 /** How a file is opened as a device. */
 export interface FileDeviceOptions {
   readonly writable?: boolean
-  /** Creates the file: `new` demands that nothing is there, `replace` empties what is; implies `writable`. */
+  /**
+   * Creates the file: `new` demands that nothing is there, `replace` empties what is; implies
+   * `writable`.
+   */
   readonly create?: 'new' | 'replace'
   /** Writes past the end enlarge the device, as the file under an image needs it. */
   readonly growable?: boolean
   /**
-   * The device's size is the file's rounded up to this: the rest reads as zeroes, and the file grows when it is written. QEMU
-   * shows raw files so, with 512.
+   * The device's size is the file's rounded up to this: the rest reads as zeroes, and the file
+   * grows when it is written. QEMU shows raw files so, with 512.
    */
   readonly sizeMultiple?: number
   /**
-   * How many bytes of space are reserved at a time ahead of writes that append, once there were some; it speeds up the writing of
-   * large files. `close` gives back what is left, a crash does not. 0 where left out.
+   * How many bytes of space are reserved at a time ahead of writes that append, once there were
+   * some; it speeds up the writing of large files. `close` gives back what is left, a crash does
+   * not. 0 where left out.
    */
   readonly appendWindow?: number
 }
 
-/** A file as a device. One that failed to flush stays broken: what is on disk is unknown until it is opened again. */
+/**
+ * A file as a device. One that failed to flush stays broken: what is on disk is unknown until it is
+ * opened again.
+ */
 export class FileDevice implements BlockDevice {
   readonly can: Capabilities
   readonly blockSizes: BlockSizes = { minimum: 1, preferred: 4096, maximum: 0x4000_0000 }
@@ -53,7 +61,10 @@ export class FileDevice implements BlockDevice {
   readonly #resizable: boolean
   readonly #reserve: AppendReserve | undefined
   #fileSize: number
-  /** Up to where writes went, done, under way or failed; past the end of the file where one is under way. */
+  /**
+   * Up to where writes went, done, under way or failed; past the end of the file where one is under
+   * way.
+   */
   #touchedEnd: number
   #writeCount = 0
   #size: number
@@ -123,7 +134,10 @@ export class FileDevice implements BlockDevice {
       wanted = target.subarray(0, length)
     }
     const pause = breathe()
-    if (pause !== undefined) await pause
+    if (pause !== undefined) {
+      await pause
+      if (this.#closed) throw deviceClosed()
+    }
     await transferAll(this.#file, 'read', offset, wanted)
   }
 
@@ -131,7 +145,10 @@ export class FileDevice implements BlockDevice {
     this.#check(offset, source.length, true)
     if (source.length === 0) return
     const pause = breathe()
-    if (pause !== undefined) await pause
+    if (pause !== undefined) {
+      await pause
+      if (this.#closed) throw deviceClosed()
+    }
     const end = offset + source.length
     this.#reserve?.prepare(this.#fileSize, end)
     this.#writeCount++
@@ -188,7 +205,8 @@ export class FileDevice implements BlockDevice {
     try {
       await this.#file.sync({ dataOnly })
     } catch (error) {
-      // The kernel may have dropped the pages that it could not write: a second try would succeed and mean nothing.
+      // The kernel may have dropped the pages that it could not write: a second try would succeed
+      // and mean nothing.
       this.#broken ??= error
       throw this.#flushFailed()
     }
@@ -244,14 +262,18 @@ export class FileDevice implements BlockDevice {
     })
   }
 
-  /** Takes back what a failed write left past the end, which also frees its space; else it would show up at the next growth. */
+  /**
+   * Takes back what a failed write left past the end, which also frees its space; else it would
+   * show up at the next growth.
+   */
   async #cutRemains(): Promise<void> {
-    if (this.#touchedEnd <= this.#fileSize || !this.#resizable) return
+    const remains = this.#touchedEnd
+    if (remains <= this.#fileSize || !this.#resizable) return
+    this.#touchedEnd = this.#fileSize
     try {
       await this.#file.truncate(this.#fileSize)
-      this.#touchedEnd = this.#fileSize
     } catch {
-      // It stays noted in #touchedEnd.
+      this.#touchedEnd = Math.max(this.#touchedEnd, remains)
     }
   }
 

@@ -4,12 +4,14 @@ import { appendExtent, type Extent } from '../block/index.ts'
 import type { OpenFile } from './files.ts'
 import { hostError } from './host-error.ts'
 
-/** After so many extents the answer stops short, so that one call on a file in shreds stays cheap. */
+/**
+ * After so many extents the answer stops short, so that one call on a file in shreds stays cheap.
+ */
 const LONGEST_LIST = 4096
 
 /**
- * The extents of `[offset, offset + length)`; what lies past `fileSize` is a hole. A file that cannot tell its holes is data
- * throughout.
+ * The extents of `[offset, offset + length)`; what lies past `fileSize` is a hole. A file that
+ * cannot tell its holes is data throughout.
  */
 export function fileExtents(
   file: OpenFile,

@@ -1,4 +1,7 @@
-/** Zeroes and holes in a file: by the host's own means in steps, so that none blocks for long, else by writing zeroes. */
+/**
+ * Zeroes and holes in a file: by the host's own means in steps, so that none blocks for long, else
+ * by writing zeroes.
+ */
 
 import { breathe } from '../base/breathe.ts'
 import { transferAll } from './file-transfer.ts'
@@ -8,7 +11,10 @@ import { hostError } from './host-error.ts'
 const STEP = 1024 * 1024 * 1024
 const ZEROES = new Uint8Array(256 * 1024)
 
-/** Makes a range inside the file read as zeroes; `mayDiscard` gives its space back where the host can. */
+/**
+ * Makes a range inside the file read as zeroes; `mayDiscard` gives its space back where the host
+ * can.
+ */
 export async function clearRange(
   file: OpenFile,
   offset: number,

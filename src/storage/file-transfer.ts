@@ -1,4 +1,7 @@
-/** Reads and writes of a file that do all they were asked for: here or on the pool, in as many calls as it takes. */
+/**
+ * Reads and writes of a file that do all they were asked for: here or on the pool, in as many calls
+ * as it takes.
+ */
 
 import { hex } from '../base/bytes.ts'
 import { IoError } from '../base/errors.ts'
@@ -6,16 +9,17 @@ import type { OpenFile } from './files.ts'
 import { hostError } from './host-error.ts'
 
 /**
- * Up to these lengths a transfer runs on the calling thread. Cached reads are faster there at any size; writes of some length
- * gain from the pool, where they overlap the next read.
+ * Up to these lengths a transfer runs on the calling thread. Cached reads are faster there at any
+ * size; writes of some length gain from the pool, where they overlap the next read.
  */
 const INLINE_LENGTH = { read: 1024 * 1024, write: 256 * 1024 }
 /** One system call moves 2 GiB at most. */
 const LONGEST = 0x4000_0000
 
 /**
- * Moves all of `bytes` at `offset`. Resolves to nothing at once where it ran on this thread. A read that meets the end of the file
- * is an IoError, code `FILE_SHRANK`; a host's refusal becomes an IoError (`NO_SPACE`, `IO_FAILED`, …).
+ * Moves all of `bytes` at `offset`. Resolves to nothing at once where it ran on this thread. A read
+ * that meets the end of the file is an IoError, code `FILE_SHRANK`; a host's refusal becomes an
+ * IoError (`NO_SPACE`, `IO_FAILED`, …).
  */
 export function transferAll(
   file: OpenFile,

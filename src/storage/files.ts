@@ -1,6 +1,7 @@
 /**
- * The only way to the file system, as an interface: under the engine may lie the real one (node-files.ts), or one that records,
- * fails or forgets. Every method rejects (or throws) with one of the five errors; paths are the host's.
+ * The only way to the file system, as an interface: under the engine may lie the real one
+ * (node-files.ts), or one that records, fails or forgets. Every method rejects (or throws) with one
+ * of the five errors; paths are the host's.
  */
 
 /** What a path leads to. */
@@ -24,14 +25,15 @@ export interface FileStat {
 }
 
 /**
- * `read` and `write` (reading included) open what exists; `create-new` demands that nothing exists; `replace` creates, or
- * empties what exists.
+ * `read` and `write` (reading included) open what exists; `create-new` demands that nothing exists;
+ * `replace` creates, or empties what exists.
  */
 export type OpenMode = 'read' | 'write' | 'create-new' | 'replace'
 
 /**
- * An open file. The sync calls run on this thread, the others elsewhere; each may do less than it was asked for and says how
- * much it did (a read of 0 bytes is the end). Where the host cannot do a thing, `false` or `undefined` says so.
+ * An open file. The sync calls run on this thread, the others elsewhere; each may do less than it
+ * was asked for and says how much it did (a read of 0 bytes is the end). Where the host cannot do a
+ * thing, `false` or `undefined` says so.
  */
 export interface OpenFile {
   readonly path: string
@@ -41,7 +43,10 @@ export interface OpenFile {
   writeSync(source: Uint8Array, position: number): number
   read(target: Uint8Array, position: number): Promise<number>
   write(source: Uint8Array, position: number): Promise<number>
-  /** Has happened when the call returns, so that no write can come between; the promise tells how it went. */
+  /**
+   * Has happened when the call returns, so that no write can come between; the promise tells how it
+   * went.
+   */
   truncate(size: number): Promise<void>
   /** Makes what was written durable; without `dataOnly` also size and times. */
   sync(options?: { dataOnly?: boolean }): Promise<void>

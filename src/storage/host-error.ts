@@ -1,6 +1,6 @@
 /**
- * Failures of the host, told in our five errors: who must act, a stable code, and the reason in the words of the C library
- * (which QEMU's tools print too).
+ * Failures of the host, told in our five errors: who must act, a stable code, and the reason in the
+ * words of the C library (which QEMU's tools print too).
  */
 
 import { CowpointError, type ErrorContext, IoError, UsageError } from '../base/errors.ts'
@@ -52,8 +52,9 @@ function errnoOf(error: unknown): string | undefined {
 }
 
 /**
- * `error` as one of the five: itself if it is one already, else by its errno; `action` says what failed (`write of 512 bytes at
- * 0x200`). The context carries `errno` and `reason`. What carries no errno is our own bug and comes back as it is.
+ * `error` as one of the five: itself if it is one already, else by its errno; `action` says what
+ * failed (`write of 512 bytes at 0x200`). The context carries `errno` and `reason`. What carries no
+ * errno is our own bug and comes back as it is.
  */
 export function hostError(error: unknown, action: string, context: ErrorContext = {}): unknown {
   if (error instanceof CowpointError) return error

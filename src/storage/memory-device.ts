@@ -1,6 +1,6 @@
 /**
- * A device in memory, in sparse pages, so that its size costs nothing. For tests, scratch images and small things;
- * `growable`, it stands in for the file under an image.
+ * A device in memory, in sparse pages, so that its size costs nothing. For tests, scratch images
+ * and small things; `growable`, it stands in for the file under an image.
  */
 
 import { roundDown } from '../base/bytes.ts'

@@ -1,7 +1,7 @@
 /** The real file system: node:fs, and the system calls that it lacks through `native`. */
 
 import * as fs from 'node:fs'
-import { UsageError } from '../base/errors.ts'
+import { type ErrorContext, UsageError } from '../base/errors.ts'
 import { fallocate, nextData, nextHole, punchHole, zeroRange } from '../native/index.ts'
 import type { FileKind, FileStat, FileSystem, OpenFile, OpenMode } from './files.ts'
 import { hostError } from './host-error.ts'
@@ -78,9 +78,9 @@ async function openFile(path: string, mode: OpenMode): Promise<OpenFile> {
 }
 
 /**
- * Refuses pipes and sockets, whose open could block for ever, and empties a file that is to be replaced. That has a descriptor
- * of its own: on ext4 the one that emptied a file writes out everything at its close, which makes creating an image over an
- * old one twice as slow.
+ * Refuses pipes and sockets, whose open could block for ever, and empties a file that is to be
+ * replaced. That has a descriptor of its own: on ext4 the one that emptied a file writes out
+ * everything at its close, which makes creating an image over an old one twice as slow.
  */
 function prepare(path: string, mode: OpenMode): void {
   const stat = fs.statSync(path, { throwIfNoEntry: false })
@@ -128,6 +128,8 @@ class NodeFile implements OpenFile {
   readonly path: string
   readonly writable: boolean
   #fd: number
+  #poolCount = 0
+  #whenIdle: (() => void) | undefined
 
   constructor(path: string, fd: number, writable: boolean) {
     this.path = path
@@ -159,23 +161,16 @@ class NodeFile implements OpenFile {
     }
   }
 
-  // The callback calls of node:fs cost half of what its FileHandle does.
   read(target: Uint8Array, position: number): Promise<number> {
-    return new Promise((resolve, reject) => {
-      fs.read(this.#fd, target, 0, target.length, position, (error, count) => {
-        if (error === null) resolve(count)
-        else reject(hostError(error, 'read', { offset: position, length: target.length }))
-      })
-    })
+    return this.#onPool('read', { offset: position, length: target.length }, (fd, done) =>
+      fs.read(fd, target, 0, target.length, position, done),
+    )
   }
 
   write(source: Uint8Array, position: number): Promise<number> {
-    return new Promise((resolve, reject) => {
-      fs.write(this.#fd, source, 0, source.length, position, (error, count) => {
-        if (error === null) resolve(count)
-        else reject(hostError(error, 'write', { offset: position, length: source.length }))
-      })
-    })
+    return this.#onPool('write', { offset: position, length: source.length }, (fd, done) =>
+      fs.write(fd, source, 0, source.length, position, done),
+    )
   }
 
   async truncate(size: number): Promise<void> {
@@ -186,14 +181,9 @@ class NodeFile implements OpenFile {
     }
   }
 
-  sync(options: { dataOnly?: boolean } = {}): Promise<void> {
+  async sync(options: { dataOnly?: boolean } = {}): Promise<void> {
     const call = options.dataOnly ? fs.fdatasync : fs.fsync
-    return new Promise((resolve, reject) => {
-      call(this.#fd, (error) => {
-        if (error === null || error === undefined) resolve()
-        else reject(hostError(error, 'flush'))
-      })
-    })
+    await this.#onPool('flush', {}, (fd, done) => call(fd, (error) => done(error ?? null, 0)))
   }
 
   punchHole(offset: number, length: number): boolean {
@@ -218,15 +208,46 @@ class NodeFile implements OpenFile {
     return this.#native('search for holes', offset, 0, nextHole)
   }
 
-  close(): Promise<void> {
+  async close(): Promise<void> {
     const fd = this.#fd
-    if (fd < 0) return Promise.resolve()
+    if (fd < 0) return
     this.#fd = -1
-    return new Promise((resolve, reject) => {
+    // A call that still waits for a thread would meet whatever file is given this number next.
+    if (this.#poolCount > 0) {
+      await new Promise<void>((resolve) => {
+        this.#whenIdle = resolve
+      })
+    }
+    await new Promise<void>((resolve, reject) => {
       fs.close(fd, (error) => {
         if (error === null || error === undefined) resolve()
         else reject(hostError(error, 'close'))
       })
+    })
+  }
+
+  /** Runs a callback call of node:fs, which costs half of what its FileHandle does. */
+  #onPool(
+    action: string,
+    context: ErrorContext,
+    call: (fd: number, done: (error: Error | null, count: number) => void) => void,
+  ): Promise<number> {
+    return new Promise((resolve, reject) => {
+      this.#poolCount++
+      const end = () => {
+        if (--this.#poolCount === 0) this.#whenIdle?.()
+      }
+      try {
+        call(this.#fd, (error, count) => {
+          end()
+          if (error === null) resolve(count)
+          else reject(hostError(error, action, context))
+        })
+      } catch (error) {
+        // Node refuses a closed descriptor on the spot.
+        end()
+        reject(hostError(error, action, context))
+      }
     })
   }
 

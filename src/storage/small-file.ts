@@ -1,9 +1,16 @@
-/** Small files as a whole: read with a limit, written so that a reader (or a power cut) sees the old or the new one. */
+/**
+ * Small files as a whole: read with a limit, written so that a reader (or a power cut) sees the old
+ * or the new one.
+ */
 
+import { dirname } from 'node:path'
 import { ImageError } from '../base/errors.ts'
 import type { FileSystem } from './files.ts'
 
-/** Reads a whole file; one above `sizeLimit` rejects with an ImageError, code `FILE_TOO_LARGE`, before anything is read. */
+/**
+ * Reads a whole file; one above `sizeLimit` rejects with an ImageError, code `FILE_TOO_LARGE`,
+ * before anything is read.
+ */
 export async function readSmallFile(
   files: FileSystem,
   path: string,
@@ -30,7 +37,9 @@ export async function readSmallFile(
   }
 }
 
-/** Writes a whole file beside its place, durably, and renames it there; its folder is synced too. */
+/**
+ * Writes a whole file beside its place, durably, and renames it there; its folder is synced too.
+ */
 export async function writeSmallFile(
   files: FileSystem,
   path: string,
@@ -51,13 +60,7 @@ export async function writeSmallFile(
     await files.unlink(temporary).catch(() => {})
     throw error
   }
-  await files.syncFolder(folderOf(path))
+  await files.syncFolder(dirname(path))
 }
 
 let sequence = 0
-
-function folderOf(path: string): string {
-  const end = path.lastIndexOf('/')
-  if (end < 0) return '.'
-  return end === 0 ? '/' : path.slice(0, end)
-}

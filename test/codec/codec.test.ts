@@ -105,7 +105,8 @@ describe.each(codecs)('%s', (_, codec) => {
     const bytes = readFileSync(image)
     let replacedCount = 0
     clusters.forEach(({ index, offset, packed }, place) => {
-      // Clusters lie close together: a sector may hold the end of one and the beginning of the next.
+      // Clusters lie close together: a sector may hold the end of one and the beginning of the
+      // next.
       const room = (clusters[place + 1]?.offset ?? offset + packed.length) - offset
       const ours = codec.compress(disk.subarray(index * CLUSTER, (index + 1) * CLUSTER))
       if (ours === undefined || ours.length > room) return

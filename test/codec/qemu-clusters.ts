@@ -1,4 +1,7 @@
-/** Compressed clusters as QEMU writes them: makes an image with qemu-img and cuts its packed clusters out. */
+/**
+ * Compressed clusters as QEMU writes them: makes an image with qemu-img and cuts its packed
+ * clusters out.
+ */
 
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
@@ -15,7 +18,10 @@ export interface PackedCluster {
   readonly packed: Uint8Array
 }
 
-/** Converts the raw disk at `source` to a compressed image at `target`; the disk must be small enough for one L2 table. */
+/**
+ * Converts the raw disk at `source` to a compressed image at `target`; the disk must be small
+ * enough for one L2 table.
+ */
 export function qemuClusters(source: string, target: string, codec: CodecName): PackedCluster[] {
   const options = `compression_type=${codec}`
   execFileSync('qemu-img', ['convert', '-c', '-O', 'qcow2', '-o', options, source, target])

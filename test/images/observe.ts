@@ -33,7 +33,7 @@ export interface ImageInfo {
 }
 
 /** Long enough for any image here; qemu-img 7.2 follows a loop of backing files for ever. */
-const LIMIT = { timeoutMs: 3000 }
+const LIMIT = { timeoutMs: 8000 }
 
 /** Exit status and first complaint. */
 function outcome(result: ToolResult): Outcome {

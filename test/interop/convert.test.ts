@@ -22,8 +22,7 @@ const disks = scene(
   'qemu-img snapshot -c first snap.qcow2',
   "qemu-io -c 'write -P 9 0 1M' snap.qcow2",
   'qemu-img snapshot -c second snap.qcow2',
-  'qemu-img resize snap.qcow2 4M',
-  "qemu-io -c 'discard 0 512k' -c 'write -P 8 3M 64k' snap.qcow2",
+  "qemu-io -c 'discard 0 512k' -c 'write -P 8 1900k 64k' snap.qcow2",
   'qemu-img snapshot -c 1 snap.qcow2',
 )
 
@@ -39,6 +38,7 @@ const chain = scene(
   'qemu-img convert -O qcow2 base.qcow2 other.qcow2',
   'qemu-img create -f raw wide.raw 4M',
   "qemu-io -f raw -c 'write -P 1 0 4M' wide.raw",
+  'qemu-img create -f qcow2 empty.qcow2 3M',
   'qemu-img create -f qcow2 full.qcow2 3M',
   "qemu-io -c 'write -P 7 0 3M' full.qcow2",
 )
@@ -178,7 +178,7 @@ const backed: Differential[] = [
   },
   { scene: chain, words: 'convert -n -O qcow2 top.qcow2 full.qcow2', writes: true },
   { scene: chain, words: 'convert -n -f raw -O raw flat.raw wide.raw', writes: true },
-  { scene: chain, words: 'convert -n -c -O qcow2 top.qcow2 full.qcow2', writes: true },
+  { scene: chain, words: 'convert -n -c -O qcow2 top.qcow2 empty.qcow2', writes: true },
 ]
 
 const words = 'words' as const

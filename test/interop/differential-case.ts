@@ -61,10 +61,10 @@ export interface Differential {
   /** Compares standard output as bytes, not as text. */
   readonly binary?: boolean
   /**
-   * How the complaints on stderr are compared: only whether there is one (the default), the words after the program's
-   * name and the file's without our code, or everything.
+   * How the complaints on stderr are compared: only whether there is one (the default), their words after the program's
+   * name and the file's without our code, or the same line by line.
    */
-  readonly stderr?: 'class' | 'words' | 'exact'
+  readonly stderr?: 'class' | 'words' | 'lines'
   /** Applied to the standard output of both; `maskDates` and `maskSpace` are ready-made. */
   readonly normalise?: (text: string) => string
   readonly stdin?: string | Uint8Array
@@ -115,20 +115,21 @@ export function splitWords(line: string | readonly string[]): string[] {
 const GUESS_WARNING = /^WARNING: Image format was not specified.*\n(?: +.*\n)*/gm
 
 /**
- * The complaint without the program's name, hints and our codes, and without the name of the file that it is about, if that is
- * among `words`: qemu-img names it in some complaints only. Empty for none.
+ * The complaint line by line, without the program's name, hints and our codes, and without the name of the file that it is
+ * about, if that is among `words`: qemu-img names it in some complaints only. Empty for none.
  */
-export function complaintWords(stderr: string, words: readonly string[]): string {
+export function complaintLines(stderr: string, words: readonly string[]): string[] {
   const subject = (line: string): number =>
     Math.max(0, ...words.map((word) => (line.startsWith(`${word}: `) ? word.length + 2 : 0)))
   return stderr
     .replace(GUESS_WARNING, '')
     .split('\n')
-    .filter((line) => !/^cowpoint: hint: |^Try 'qemu-img --help'/.test(line))
+    .filter((line) => line !== '' && !/^cowpoint: hint: |^Try 'qemu-img --help'/.test(line))
     .map((line) => line.replace(/^(?:qemu-img|cowpoint): /, '').replace(/ \[[A-Z0-9_]+\]$/, ''))
     .map((line) => line.slice(subject(line)))
-    .join(' ')
-    .replace(/\s+/g, ' ')
-    .replace(/\. *$/, '')
-    .trim()
+}
+
+/** The words of a complaint, however they are broken into lines, without the full stop. */
+export function complaintWords(lines: readonly string[]): string {
+  return lines.join(' ').replace(/\s+/g, ' ').replace(/\. *$/, '').trim()
 }

@@ -17,7 +17,13 @@ import { expect, test } from 'vitest'
 import { describeWithQemu, qemuImg } from '../support/qemu.ts'
 import { runBuiltCli, runCli } from '../support/run-cli.ts'
 import { suiteFolder, withTempFolder } from '../support/temp.ts'
-import { complaintWords, type Differential, type Outcome, splitWords } from './differential-case.ts'
+import {
+  complaintLines,
+  complaintWords,
+  type Differential,
+  type Outcome,
+  splitWords,
+} from './differential-case.ts'
 import { compareFiles, digestFolder } from './differential-effects.ts'
 
 export type { Differential, Scene } from './differential-case.ts'
@@ -109,19 +115,18 @@ function outcome(
   words: readonly string[],
   { status, stdout, stderr, bytes }: Ended,
 ): Outcome {
-  const complaint = complaintWords(stderr, words)
+  const complaint = complaintLines(stderr, words)
   return {
     status,
     stdout: one.binary === true ? bytes.toString('base64') : (one.normalise ?? same)(stdout),
-    stderr:
-      one.stderr === 'exact'
-        ? stderr
-        : one.stderr === 'words'
-          ? complaint
-          : complaint === ''
-            ? 'silent'
-            : 'complains',
+    stderr: compared(complaint, one.stderr ?? 'class'),
   }
+}
+
+function compared(complaint: readonly string[], how: 'class' | 'words' | 'lines'): string {
+  if (how === 'lines') return complaint.join('\n')
+  if (how === 'words') return complaintWords(complaint)
+  return complaint.length === 0 ? 'silent' : 'complains'
 }
 
 function same(text: string): string {

@@ -33,6 +33,22 @@ const resized = scene(
   'qemu-img snapshot -c large a.qcow2',
 )
 
+const poked = scene(
+  'of a long life',
+  'qemu-img create -f qcow2 a.qcow2 1M',
+  'qemu-img snapshot -c one a.qcow2',
+  'qemu-img snapshot -c two a.qcow2',
+  (folder) =>
+    pokeFile(`${folder}/a.qcow2`, [
+      { snapshot: 0, field: 'vm_clock_nsec', value: '0x1476b081e8000' },
+      { snapshot: 0, field: 'extra_icount', value: '0x7fffffffffffffff' },
+      { snapshot: 0, field: 'extra_vm_state_size', value: 1048575 },
+      { snapshot: 1, field: 'vm_clock_nsec', value: '0xfffffffffffffffe' },
+      { snapshot: 1, field: 'extra_icount', value: '0xffffffffffffffff' },
+      { snapshot: 1, field: 'date_sec', value: 0xffffffff },
+    ]),
+)
+
 const geometries = [
   ['compat=0.10', 'compat=0.10'],
   ['clusters of 512 bytes', 'cluster_size=512'],
@@ -72,6 +88,8 @@ describeDifferential('snapshot', [
   { scene: some, words: 'snapshot -q -U -l a.qcow2' },
   { scene: some, words: 'snapshot --image-opts -l driver=qcow2,file.filename=a.qcow2' },
   { scene: resized, words: 'snapshot -l a.qcow2' },
+  { scene: poked, words: 'snapshot -l a.qcow2' },
+  { scene: poked, words: 'info --output=json a.qcow2' },
   { scene: some, words: 'snapshot -l a.qcow2', env: { TZ: 'America/St_Johns' }, process: true },
   change(empty, '-c new', '-c new', '-l', '-d new', '-a new', '-l'),
   change(empty, "-c ''", '-l', "-d ''"),

@@ -1,4 +1,7 @@
-/** A file system that does as another one, except that calls fail or fall short when told to; it also counts. */
+/**
+ * A file system that does as another one, except that calls fail or fall short when told to; it
+ * also counts.
+ */
 
 import type { FileSystem, OpenFile, OpenMode } from '../../src/storage/index.ts'
 

@@ -289,6 +289,20 @@ describe('FileDevice', () => {
     await refused(join(folder, 'pipe'), 'NOT_A_FILE')
   })
 
+  it('ends what is under way before it is closed, and rejects the rest by name', async () => {
+    const device = await FileDevice.open(nodeFiles, path, { create: 'new', growable: true })
+    const content = pattern(1 << 22, 1)
+    const writes = Array.from({ length: 6 }, (_, index) => device.write(index << 22, content))
+    const close = device.close()
+    const ends = await Promise.allSettled(writes)
+    await close
+    const bytes = await readFile(path)
+    ends.forEach((end, index) => {
+      if (end.status === 'rejected') expect(end.reason).toMatchObject({ code: 'DEVICE_CLOSED' })
+      else expectBytes(bytes.subarray(index << 22, (index + 1) << 22), content)
+    })
+  })
+
   it('closes its file when it is disposed of', async () => {
     const files = new FaultyFiles(nodeFiles)
     {

@@ -1,6 +1,7 @@
 /**
- * What every BlockDevice must do, as tests: random operations beside a plain byte array, the edges of ranges, buffers, and the
- * end of its life. A device that passes can stand under and behind all the others.
+ * What every BlockDevice must do, as tests: random operations beside a plain byte array, the edges
+ * of ranges, buffers, and the end of its life. A device that passes can stand under and behind all
+ * the others.
  */
 
 import fc from 'fast-check'
@@ -227,7 +228,10 @@ async function checkExtents(
   if (length > 0) expect(at).toBeGreaterThan(offset)
 }
 
-/** Fails unless both hold the same bytes; says where they part. (`toEqual` takes seconds on a megabyte.) */
+/**
+ * Fails unless both hold the same bytes; says where they part. (`toEqual` takes seconds on a
+ * megabyte.)
+ */
 export function expectBytes(actual: Uint8Array, expected: Uint8Array): void {
   if (Buffer.compare(actual, expected) === 0) return
   const differs = (byte: number, index: number) => byte !== expected[index]

@@ -36,9 +36,14 @@ export function checkLines(report: CheckReport): string[] {
   return lines
 }
 
-/** As C's `%0.2f` of the same quotient. */
+/** As C's `%0.2f` of the same quotient: what lies exactly in the middle goes to the even digit, unlike `toFixed`. */
 function twoDecimals(part: number, whole: number): string {
-  return ((part * 100) / whole).toFixed(2)
+  const percent = (part * 100) / whole
+  // Only multiples of 1/8 can lie exactly between two numbers of two decimals.
+  const middle = Number.isInteger(percent * 8) && (percent * 100) % 1 === 0.5
+  if (!middle) return percent.toFixed(2)
+  const below = Math.floor(percent * 100)
+  return ((below % 2 === 0 ? below : below + 1) / 100).toFixed(2)
 }
 
 /** The object of `--output=json`, for `prettyJson`; zero counts are left out, as qemu-img does. */

@@ -58,7 +58,16 @@ function checkValue({ name, type }: CreateOptionRow, value: string): void {
   if (type === 'bool' && !/^(on|off|yes|no|true|false|y|n)$/.test(value)) {
     throw expects("'on' or 'off'")
   }
-  if (type === 'num' && !/^(0[xX][0-9a-fA-F]+|\d+)$/.test(value)) throw expects('a number')
+  if (type === 'num') {
+    if (!/^(0[xX][0-9a-fA-F]+|\d+)$/.test(value)) throw expects('a number')
+    if (numberOf(value) >= 2 ** 64) {
+      throw new UsageError(
+        'INVALID_PARAMETER_VALUE',
+        `Value '${value}' is too large for parameter '${name}'`,
+        { context: { parameter: name, value } },
+      )
+    }
+  }
   if (type === 'size') {
     try {
       parseSize(value)

@@ -46,32 +46,32 @@ const ENCRYPTION: readonly CreateOptionRow[] = [
 
 const SIZE: CreateOptionRow = { name: 'size', type: 'size', summary: 'Virtual disk size' }
 
-const OF_FILE: readonly CreateOptionRow[] = [
-  {
-    name: 'nocow',
-    type: 'bool',
-    summary: 'Turn off copy-on-write (valid only on btrfs)',
-    ofFile: true,
-  },
-  {
-    name: 'extent_size_hint',
-    type: 'size',
-    summary: 'Extent size hint for the image file, 0 to disable',
-    ofFile: true,
-  },
-]
+const NOCOW: CreateOptionRow = {
+  name: 'nocow',
+  type: 'bool',
+  summary: 'Turn off copy-on-write (valid only on btrfs)',
+  ofFile: true,
+}
+
+const EXTENT_SIZE_HINT: CreateOptionRow = {
+  name: 'extent_size_hint',
+  type: 'size',
+  summary: 'Extent size hint for the image file, 0 to disable',
+  ofFile: true,
+}
 
 /** The options of a format, in the order in which `Formatting …` shows them. */
 export const CREATE_OPTIONS: Readonly<Record<CreateFormat, readonly CreateOptionRow[]>> = {
   raw: [
     SIZE,
+    NOCOW,
     {
       name: 'preallocation',
       type: 'str',
       summary: 'Preallocation mode (allowed values: off, falloc, full)',
       ofFile: true,
     },
-    ...OF_FILE,
+    EXTENT_SIZE_HINT,
   ],
   qcow2: [
     ...ENCRYPTION,
@@ -105,7 +105,8 @@ export const CREATE_OPTIONS: Readonly<Record<CreateFormat, readonly CreateOption
       fallback: '16',
       summary: 'Width of a reference count entry in bits',
     },
-    ...OF_FILE,
+    NOCOW,
+    EXTENT_SIZE_HINT,
   ],
 }
 

@@ -30,7 +30,7 @@ function row(
   vmClock: string,
   icount: string,
 ): string {
-  const names = padBytes(id, 10) + padBytes(tag, 17)
+  const names = `${padBytes(id, 9)} ${padBytes(tag, 16)} `
   return names + size.padStart(8) + date.padStart(20) + vmClock.padStart(13) + icount.padStart(11)
 }
 

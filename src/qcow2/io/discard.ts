@@ -6,9 +6,10 @@
 
 import { breathe } from '../../base/breathe.ts'
 import { roundDown, roundUp } from '../../base/bytes.ts'
-import { HI_COMPRESSED, LO_ZERO } from '../layout/constants.ts'
+import { HI_COMPRESSED, HI_COPIED, LO_ZERO } from '../layout/constants.ts'
 import { entryOffset } from '../layout/entries.ts'
 import { beginGuestWrite } from '../metadata/begin-write.ts'
+import { recordChange } from '../metadata/bitmap-host.ts'
 import type { L1Table } from '../metadata/l1-table.ts'
 import { locate } from '../metadata/mapping.ts'
 import type { Qcow2State } from '../metadata/state.ts'
@@ -50,7 +51,7 @@ export async function zeroHeld(
 ): Promise<void> {
   const { subclusterSize } = state.geometry
   const end = offset + length
-  state.bitmaps?.record(offset, length)
+  recordChange(state, offset, length)
   // What lies behind the end of the disk belongs to nobody, so the last cluster counts as whole.
   const isLast = end === state.header.size
   const wholeFrom = roundUp(offset, subclusterSize)
@@ -119,7 +120,7 @@ export async function discardGuest(
   if (from >= to) return
   await beginGuestWrite(state)
   await state.ranges.run(from, to - from, 'exclusive', async () => {
-    state.bitmaps?.record(from, Math.min(to, state.header.size) - from)
+    recordChange(state, from, to - from)
     if (dataFileIsRaw(state)) {
       const there = Math.min(to, state.header.size) - from
       await state.dataFile.zero(from, there, { mayDiscard: true })
@@ -197,7 +198,11 @@ function clearEntry(state: Qcow2State, entry: PrivateEntry, at: number, zeroes: 
   const { view } = entry.slice
   const hi = view.getUint32(at)
   const lo = view.getUint32(at + 4)
-  const isAllocated = (hi & HI_COMPRESSED) !== 0 || entryOffset(hi, lo) !== 0
+  // In an external data file offset 0 is a place as any other; the copied flag tells that it is taken.
+  const isAllocated =
+    (hi & HI_COMPRESSED) !== 0 ||
+    entryOffset(hi, lo) !== 0 ||
+    (state.externalData && (hi & HI_COPIED) !== 0)
   // Without a backing an empty entry reads as zeroes already.
   if (!isAllocated && state.backing === undefined) return false
   const nextLo = zeroes && !extendedL2 ? LO_ZERO : 0

@@ -3,6 +3,7 @@
 import { UsageError } from '../../base/errors.ts'
 import { compressedHi, entryLo } from '../layout/entries.ts'
 import { beginGuestWrite } from '../metadata/begin-write.ts'
+import { recordChange } from '../metadata/bitmap-host.ts'
 import { guardData } from '../metadata/overlap.ts'
 import type { Qcow2State } from '../metadata/state.ts'
 import { pack, takeCompressed } from './compressed.ts'
@@ -36,7 +37,7 @@ export async function writeCompressedGuest(
     if (packed === undefined || !(await store(state, offset, packed))) {
       await writeHeld(state, offset, source)
     } else {
-      state.bitmaps?.record(offset, source.length)
+      recordChange(state, offset, source.length)
     }
   })
   await commitIfFull(state)

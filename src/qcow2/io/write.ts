@@ -9,6 +9,7 @@ import { ImageError } from '../../base/errors.ts'
 import { HI_COMPRESSED, HI_COPIED } from '../layout/constants.ts'
 import { entryOffset } from '../layout/entries.ts'
 import { beginGuestWrite } from '../metadata/begin-write.ts'
+import { recordChange } from '../metadata/bitmap-host.ts'
 import { commit } from '../metadata/commit.ts'
 import type { L1Table } from '../metadata/l1-table.ts'
 import { locate, map, resident } from '../metadata/mapping.ts'
@@ -60,7 +61,7 @@ export async function writeHeld(
   source: Uint8Array,
 ): Promise<void> {
   const l1 = await state.loadL1()
-  state.bitmaps?.record(offset, source.length)
+  recordChange(state, offset, source.length)
   for (let done = 0; done < source.length; ) {
     const part = done === 0 ? source : source.subarray(done)
     done +=

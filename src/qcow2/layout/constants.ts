@@ -4,7 +4,9 @@
 export const MAGIC = 0x514649fb
 /** The unit in which a disk writes atomically, and the unit of compressed lengths. */
 export const SECTOR_SIZE = 512
+/** Bytes of a version 2 header, which has no length field. */
 export const VERSION_2_HEADER_LENGTH = 72
+/** Bytes of a version 3 header at least. */
 export const VERSION_3_HEADER_LENGTH = 104
 
 /** Bits of `incompatible_features`. */

@@ -1,6 +1,7 @@
 /** What happens before the first write of a session, once: writer's tables, autoclear bits, bitmaps in use. */
 
 import { KNOWN_AUTOCLEAR } from '../layout/constants.ts'
+import { openBitmaps } from './bitmap-host.ts'
 import { ensureWriter } from './open-state.ts'
 import type { Qcow2State } from './state.ts'
 
@@ -22,6 +23,7 @@ export async function beginGuestWrite(state: Qcow2State): Promise<void> {
   await state.mutex.run(async () => {
     if (state.readyForGuest) return
     await beginChange(state)
+    await openBitmaps(state)
     await state.bitmaps?.markInUse()
     state.readyForGuest = true
   })

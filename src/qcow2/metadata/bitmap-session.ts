@@ -5,6 +5,7 @@
  */
 
 import { assert } from '../../base/assert.ts'
+import { breathe } from '../../base/breathe.ts'
 import { writeU32 } from '../../base/bytes.ts'
 import { bitmapBytes, bitmapFlags } from '../layout/bitmap-directory.ts'
 import type { BitmapsExtension } from '../layout/extensions.ts'
@@ -18,7 +19,7 @@ import {
   readBitmapTable,
   writeBitmapEntry,
 } from './bitmap-store.ts'
-import { DirtyBits } from './dirty-bits.ts'
+import { DirtyBits, isAllOnes } from './dirty-bits.ts'
 
 /** What a session needs of the image around it. */
 export interface BitmapHost extends BitmapReader {
@@ -193,6 +194,7 @@ export class BitmapSession {
         first = Math.min(first, index)
         last = Math.max(last, index)
       }
+      await breathe()
     }
     return last < 0 ? undefined : { first, last }
   }
@@ -271,9 +273,4 @@ export class BitmapSession {
     this.#records = records
     return changed
   }
-}
-
-function isAllOnes(bytes: Uint8Array): boolean {
-  for (let index = 0; index < bytes.length; index++) if (bytes[index] !== 0xff) return false
-  return true
 }

@@ -3,7 +3,7 @@
  * was written, and take no memory where everything was. Knows no file; storing them is bitmap-session's business.
  */
 
-import { isZero } from '../../base/bytes.ts'
+import { bytesEqual, isZero } from '../../base/bytes.ts'
 import { bitmapBytes } from '../layout/bitmap-directory.ts'
 
 /** Bytes of bits in one page. */
@@ -113,22 +113,55 @@ export class DirtyBits {
     let changed = false
     for (let done = 0; done < target.length; ) {
       const within = (at + done) % PAGE_SIZE
-      const end = Math.min(done + PAGE_SIZE - within, target.length)
+      const length = Math.min(PAGE_SIZE - within, target.length - done)
       const page = this.#pages.get((at + done - within) / PAGE_SIZE)
-      if (page !== undefined) {
-        const shift = within - done
-        for (let index = done; index < end; index++) {
-          const old = target[index] as number
-          const merged = old | (page === 'full' ? 0xff : (page[index + shift] as number))
-          if (merged === old) continue
-          target[index] = merged
-          changed = true
-        }
+      const part = target.subarray(done, done + length)
+      if (page === 'full') {
+        changed ||= !isAllOnes(part)
+        part.fill(0xff)
+      } else if (page !== undefined) {
+        changed = merge(part, page.subarray(within, within + length)) || changed
       }
-      done = end
+      done += length
     }
     return changed
   }
+}
+
+/** ORs `source` into `target`, by words where both lie on word borders; says whether that changed anything. */
+function merge(target: Uint8Array, source: Uint8Array): boolean {
+  let changed = 0
+  let at = 0
+  if (((target.byteOffset | source.byteOffset) & 3) === 0) {
+    const words = target.length >>> 2
+    const targetWords = new Int32Array(target.buffer, target.byteOffset, words)
+    const sourceWords = new Int32Array(source.buffer, source.byteOffset, words)
+    for (let index = 0; index < words; index++) {
+      const old = targetWords[index] as number
+      const bits = sourceWords[index] as number
+      changed |= bits & ~old
+      targetWords[index] = old | bits
+    }
+    at = words * 4
+  }
+  for (; at < target.length; at++) {
+    const old = target[at] as number
+    const bits = source[at] as number
+    changed |= bits & ~old
+    target[at] = old | bits
+  }
+  return changed !== 0
+}
+
+const ONES = new Uint8Array(PAGE_SIZE).fill(0xff)
+
+/** Whether every bit is set. */
+export function isAllOnes(bytes: Uint8Array): boolean {
+  for (let at = 0; at < bytes.length; at += PAGE_SIZE) {
+    const part = bytes.subarray(at, at + PAGE_SIZE)
+    if (part[0] !== 0xff || !bytesEqual(part, ONES.subarray(0, part.length))) return false
+  }
+  return true
 }
 
 function setBits(bytes: Uint8Array, start: number, stop: number): void {

@@ -22,7 +22,7 @@ export interface Outcome {
   /** The active L1 table as it is then; left out where it stays. */
   readonly l1?: L1Table
   /** What to change in memory in the same step. */
-  readonly apply?: (state: Qcow2State) => void
+  readonly apply?: () => void
 }
 
 /** One structural change under way. */
@@ -146,7 +146,7 @@ export class Transaction {
       refcountTableClusters: clusterCount,
     })
     if (outcome.l1 !== undefined) state.l1 = outcome.l1
-    outcome.apply?.(state)
+    outcome.apply?.()
     const { refcounts } = state.writing
     refcounts.replaceTable({ offset: table.offset, clusterCount }, table.bytes)
     refcounts.blocks.clear()
