@@ -118,7 +118,7 @@ async function main(): Promise<void> {
   step('Convert it to qcow2 (cowpoint convert -O qcow2 disk.raw disk.qcow2).')
   {
     await using source = await openChain(raw)
-    await convertToNew(source.device, { path: disk, format: 'qcow2' })
+    await convertToNew(source.device, { location: disk, layout: { format: 'qcow2', options: {} } })
   }
   say(`   same content: ${(await digestOf(disk)) === original ? 'yes' : 'NO'}`)
   await check()

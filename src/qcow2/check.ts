@@ -139,7 +139,7 @@ class Check {
   /** Whether every copied flag is known to be right: no cluster is shared, no refcount is wrong, no flag is missing. */
   #flagsHold(): boolean {
     const { unique, copied } = this.#counter
-    return copied && (unique || this.#parts.externalData) && this.#findings.total === 0
+    return copied && unique && this.#findings.total === 0
   }
 
   readonly #onTable = (): void => {

@@ -51,7 +51,7 @@ export const command = defineCommand({
     await using chain = await openImage(location, { ...BYTES, forceShare: options.forceShare })
     const { file } = chain.active
     const format = asked ?? (await probe(file))
-    if (format !== 'qcow2') return refuseFormat(name, format, context)
+    if (format !== 'qcow2') return await refuseFormat(name, format, context)
     const report = await context.withProgress(
       { label: 'check', unit: 'items', quiet: options.quiet },
       (onProgress) =>
