@@ -186,7 +186,11 @@ async function layQcow2(
     await opened.dataFile.resize(size)
   }
   const { dataFile } = opened
-  await createQcow2(opened.file, { ...layout, size })
+  await createQcow2(opened.file, {
+    ...layout,
+    size,
+    ...(layout.dataFile === undefined ? {} : { dataFile: { ...layout.dataFile, device: dataFile } }),
+  })
   opened.image = await Qcow2Image.open(opened.file, {
     writable: true,
     name: location,

@@ -46,7 +46,10 @@ export async function checkCopied(check: CopiedCheck): Promise<void> {
     if (offset === 0) continue
     const cluster = Math.floor(offset / clusterSize)
     const refcount = flags.refcount(cluster) ?? (await flags.load(cluster))
-    if (refcount === 'unknown') continue
+    if (refcount === 'unknown') {
+      check.stored.signal(cluster)
+      continue
+    }
     if ((refcount === 1) !== ((hi & HI_COPIED) !== 0)) {
       const text = check.stored.text(cluster, refcount)
       findings.corruption(
@@ -157,7 +160,8 @@ class FlagCheck {
       if (zero || !externalData || !copied) return
     }
     const refcount = externalData ? 1 : this.refcount(cluster)
-    if (refcount === undefined || refcount === 'unknown' || (refcount === 1) === copied) return
+    if (refcount === 'unknown') stored.signal(cluster)
+    if (typeof refcount !== 'number' || (refcount === 1) === copied) return
     const text = stored.text(cluster, refcount)
     findings.corruption(
       'COPIED_FLAG_DATA',

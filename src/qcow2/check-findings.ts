@@ -67,13 +67,12 @@ export class Findings {
     return { listed: this.list.length, total: this.total, corruptions: this.corruptions }
   }
 
-  /** Makes once more what was found between two marks; all of it corruptions and notes. */
+  /** Makes once more the corruptions that were found between two marks. */
   repeat(from: FindingMark, to: FindingMark): void {
-    this.total += to.total - from.total
-    this.corruptions += to.corruptions - from.corruptions
-    const room = Math.max(0, this.limit - this.list.length)
-    for (const finding of this.list.slice(from.listed, Math.min(to.listed, from.listed + room))) {
-      this.list.push(finding)
+    this.unlisted(to.corruptions - from.corruptions)
+    for (let at = from.listed; at < to.listed && this.list.length < this.limit; at++) {
+      const finding = this.list[at]
+      if (finding?.kind === 'corruption') this.list.push(finding)
     }
   }
 

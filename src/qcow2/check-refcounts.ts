@@ -5,7 +5,7 @@
 
 import { breathe } from '../base/breathe.ts'
 import { hex, isZero, rangesEqual } from '../base/bytes.ts'
-import type { Findings } from './check-findings.ts'
+import { type Findings, hexWords } from './check-findings.ts'
 import { type ClusterCounts, type CountPage, PAGE_CLUSTERS } from './cluster-counts.ts'
 import type { ImageParts } from './image-parts.ts'
 import { LO_OFFSET_MASK } from './layout/constants.ts'
@@ -87,6 +87,20 @@ export class StoredRefcounts {
     return count
   }
 
+  /** Says, the first time, that a refcount was asked for which lies in a block that cannot be. */
+  signal(cluster: number): void {
+    const index = Math.floor(cluster / this.#perBlock)
+    if (this.#signalled || !this.#isUnaligned(index)) return
+    this.#signalled = true
+    const lo = this.#entries.getUint32(index * 8 + 4) & LO_OFFSET_MASK
+    const text = hexWords(this.#entries.getUint32(index * 8), lo)
+    this.#findings.note(
+      'REFCOUNT_BLOCK_UNALIGNED',
+      () =>
+        `qcow2: Image is corrupt: Refblock offset 0x${text} unaligned (reftable index: ${hex0(index)}); further non-fatal corruption events will be suppressed`,
+    )
+  }
+
   /** Where the block at `index` of the refcount table lies; 0 for none. */
   #blockOffset(index: number): number {
     if (index * 8 >= this.#entries.byteLength) return 0
@@ -95,18 +109,12 @@ export class StoredRefcounts {
   }
 
   #isUnreadable(index: number, offset: number): boolean {
-    const { clusterSize } = this.#parts.geometry
-    const within = this.#entries.getUint32(index * 8 + 4) & LO_OFFSET_MASK & (clusterSize - 1)
-    if (within === 0) return offset >= FIRST_UNREADABLE
-    if (!this.#signalled) {
-      this.#signalled = true
-      this.#findings.note(
-        'REFCOUNT_BLOCK_UNALIGNED',
-        () =>
-          `qcow2: Image is corrupt: Refblock offset ${hex(offset)} unaligned (reftable index: ${hex0(index)}); further non-fatal corruption events will be suppressed`,
-      )
-    }
-    return true
+    return this.#isUnaligned(index) || offset >= FIRST_UNREADABLE
+  }
+
+  #isUnaligned(index: number): boolean {
+    const lo = this.#entries.getUint32(index * 8 + 4) & LO_OFFSET_MASK
+    return (lo & (this.#parts.geometry.clusterSize - 1)) !== 0
   }
 
   #hasBlock(start: number, end: number): boolean {
@@ -139,6 +147,7 @@ export class StoredRefcounts {
 
   #refuse(index: number, start: number, stop: number): void {
     this.#broken.add(index)
+    this.signal(start)
     for (let cluster = start; cluster < stop; cluster++) {
       this.#findings.error(
         'REFCOUNT_UNREADABLE',

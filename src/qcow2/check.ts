@@ -11,10 +11,11 @@ import type { BlockDevice } from '../block/index.ts'
 import { checkCopied } from './check-copied.ts'
 import { type Finding, Findings } from './check-findings.ts'
 import { StoredRefcounts } from './check-refcounts.ts'
-import { type Layout, ReferenceCounter } from './check-references.ts'
+import { ReferenceCounter } from './check-references.ts'
 import { readSnapshots } from './check-snapshots.ts'
+import type { Layout } from './check-tables.ts'
 import { type ImageParts, readParts } from './image-parts.ts'
-import { EXTENSION, SECTOR_SIZE } from './layout/constants.ts'
+import { AUTOCLEAR, EXTENSION, SECTOR_SIZE } from './layout/constants.ts'
 import { clustersFor } from './layout/geometry.ts'
 import { findExtension, type Header } from './layout/header.ts'
 import { walkImage } from './walk.ts'
@@ -95,12 +96,13 @@ class Check {
 
   /** Whether findings are in another order than QEMU's, and going through everything again would not take too long. */
   get wantsReplay(): boolean {
-    const { overflowed, weighted, replayEntryCount } = this.#counter
-    return overflowed && weighted && replayEntryCount <= REPLAY_LIMIT
+    const { tables, weighted, replayEntryCount } = this.#counter
+    return tables.overflowed && weighted && replayEntryCount <= REPLAY_LIMIT
   }
 
   async run(replay: boolean): Promise<CheckReport> {
     const { geometry, fileLength } = this.#parts
+    this.#noteStaleBitmaps()
     const reading = await readSnapshots(this.#parts, this.#findings)
     if ('failure' in reading) return this.#report(reading.failure)
     if (clustersFor(fileLength, geometry) > CLUSTER_LIMIT) {
@@ -122,24 +124,37 @@ class Check {
     return this.#report()
   }
 
+  /** Bitmaps that a writer without knowledge of them left behind are not looked at, and their clusters show as leaks. */
+  #noteStaleBitmaps(): void {
+    const { header } = this.#parts
+    if (findExtension(header, EXTENSION.bitmaps) === undefined) return
+    if ((header.autoclearFeatures & AUTOCLEAR.bitmaps) !== 0n) return
+    const text =
+      header.version === 2
+        ? 'this qcow2 v2 image contains bitmaps, but they may have been modified by a program without persistent bitmap support; so now they must all be considered inconsistent'
+        : 'a program lacking bitmap support modified this file, so all bitmaps are now considered inconsistent'
+    this.#findings.note('BITMAPS_STALE', () => `warning: ${text}`)
+  }
+
   async #compare(): Promise<void> {
     const { signal } = this.#options
     const parts = this.#parts
     const findings = this.#findings
-    const { counts } = this.#counter
+    const { counts } = this.#counter.tables
     const stored = new StoredRefcounts(parts, findings)
     const highest = await stored.compare(counts, signal)
     this.#imageEndOffset = (highest + 1) * parts.geometry.clusterSize
     if (this.#flagsHold()) return
-    const { outside } = this.#counter
+    const { outside } = this.#counter.tables
     const onTable = this.#onTable
     await checkCopied({ parts, findings, stored, refcounts: counts, outside, signal, onTable })
   }
 
   /** Whether every copied flag is known to be right: no cluster is shared, no refcount is wrong, no flag is missing. */
   #flagsHold(): boolean {
-    const { unique, copied } = this.#counter
-    return copied && unique && this.#findings.total === 0
+    const { unique, copied } = this.#counter.tables
+    const { corruptions, leaks, checkErrors } = this.#findings
+    return copied && unique && corruptions + leaks + checkErrors === 0
   }
 
   readonly #onTable = (): void => {
@@ -156,7 +171,7 @@ class Check {
       leaks,
       checkErrors,
       totalClusters: clustersFor(roundDown(header.size, SECTOR_SIZE), geometry),
-      ...this.#counter.layout,
+      ...this.#counter.tables.layout,
       imageEndOffset: this.#imageEndOffset,
       findings: list,
       findingCount: total,

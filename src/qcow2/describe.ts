@@ -3,6 +3,7 @@
  * directory and the encryption header, never guest data; how facts are laid out is left to the reader.
  */
 
+import { ImageError } from '../base/errors.ts'
 import type { Qcow2Image } from './image.ts'
 import { AUTOCLEAR, COMPATIBLE, INCOMPATIBLE } from './layout/constants.ts'
 import { encryptionHeader } from './layout/extensions.ts'
@@ -40,13 +41,17 @@ export interface Qcow2Description {
   /** `undefined` where the image has no bitmaps. */
   readonly bitmaps: readonly BitmapDescription[] | undefined
   readonly encryption: EncryptionDescription | undefined
+  /** What is too broken to be described: the bitmap directory, the encryption header. */
+  readonly problems: readonly ImageError[]
 }
 
-/** Describes an open image. Rejects with an ImageError where the bitmap directory is broken. */
+/** Describes an open image, as far as it can be read; see `problems`. */
 export async function describeImage(image: Qcow2Image): Promise<Qcow2Description> {
   const { header } = image
   const modern = header.version === 3
-  const bitmaps = await describeBitmaps(image)
+  const problems: ImageError[] = []
+  const bitmaps = (await attempt(problems, () => describeBitmaps(image))) ?? []
+  const luks = await attempt(problems, () => readLuksHeader(image))
   return {
     version: header.version,
     clusterSize: 2 ** header.clusterBits,
@@ -60,7 +65,21 @@ export async function describeImage(image: Qcow2Image): Promise<Qcow2Description
     extendedL2: modern ? hasIncompatible(header, INCOMPATIBLE.extendedL2) : undefined,
     dataFile: image.dataFileReference,
     bitmaps: bitmaps.length === 0 ? undefined : bitmaps,
-    encryption: await describeEncryption(image),
+    encryption:
+      image.encryption === 'luks'
+        ? { format: 'luks', luks }
+        : image.encryption && { format: image.encryption },
+    problems,
+  }
+}
+
+async function attempt<T>(problems: ImageError[], read: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await read()
+  } catch (error) {
+    if (!(error instanceof ImageError)) throw error
+    problems.push(error)
+    return undefined
   }
 }
 
@@ -76,14 +95,15 @@ async function describeBitmaps(image: Qcow2Image): Promise<BitmapDescription[]> 
   }))
 }
 
-async function describeEncryption(image: Qcow2Image): Promise<EncryptionDescription | undefined> {
-  if (image.encryption === undefined) return undefined
-  if (image.encryption === 'aes') return { format: 'aes' }
+async function readLuksHeader(image: Qcow2Image): Promise<LuksHeader | undefined> {
+  if (image.encryption !== 'luks') return undefined
   const place = encryptionHeader(image.header.extensions)
   if (place === undefined || place.offset + LUKS_HEADER_LENGTH > image.file.size) {
-    return { format: 'luks', luks: undefined }
+    throw new ImageError('LUKS_HEADER', 'encryption header lies outside the file', {
+      context: { structure: 'encryption header' },
+    })
   }
   const bytes = new Uint8Array(LUKS_HEADER_LENGTH)
   await image.file.read(place.offset, bytes)
-  return { format: 'luks', luks: parseLuksHeader(bytes) }
+  return parseLuksHeader(bytes)
 }

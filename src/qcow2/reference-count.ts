@@ -74,7 +74,7 @@ export async function countReferences(
     },
   })
   if (broken !== undefined) throw unreadable(`table of the bitmap '${broken}'`, findings)
-  const { counts } = counter
+  const { counts } = counter.tables
   return {
     counts,
     endOffset: (counts.highest() + 1) * parts.geometry.clusterSize,

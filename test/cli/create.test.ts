@@ -52,3 +52,31 @@ test('a data file is made beside the image, where every later open looks for it'
   expect(readdirSync(join(cwd, 'sub'))).toEqual(['a.qcow2', 'd.raw'])
   expect(await runCli(['map', 'sub/a.qcow2'], { cwd })).toMatchObject({ status: 0 })
 })
+
+test.each([
+  ['-b', './base.qcow2', 'base.qcow2'],
+  ['-b', 'mid.qcow2', './base.qcow2'],
+  ['-o', 'data_file=base.qcow2', '-b', 'mid.qcow2', 'new.qcow2'],
+])('an image is not made over its own backing chain: %s %s %s', async (...words) => {
+  const cwd = tempFolder()
+  const run = (...more: string[]) => runCli(['create', '-q', '-f', 'qcow2', ...more], { cwd })
+  expect(await run('base.qcow2', '1M')).toMatchObject({ status: 0 })
+  expect(await run('-b', 'base.qcow2', '-F', 'qcow2', 'mid.qcow2')).toMatchObject({ status: 0 })
+  const before = readFileSync(join(cwd, 'base.qcow2'))
+  const { status, stderr } = await run('-F', 'qcow2', ...words)
+  expect({ status, stderr }).toEqual({
+    status: 1,
+    stderr: expect.stringContaining('[TARGET_IS_BACKING]'),
+  })
+  expect(readFileSync(join(cwd, 'base.qcow2'))).toEqual(before)
+})
+
+test('an image is not its own data file', async () => {
+  const cwd = tempFolder()
+  const words = ['create', '-q', '-f', 'qcow2', '-o', 'data_file=a.qcow2', './a.qcow2', '1M']
+  expect(await runCli(words, { cwd })).toMatchObject({
+    status: 1,
+    stderr: expect.stringContaining('[DATA_FILE_IS_IMAGE]'),
+  })
+  expect(readdirSync(cwd)).toEqual([])
+})

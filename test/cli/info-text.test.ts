@@ -18,6 +18,7 @@ const facts: LayerFacts = {
   backing: undefined,
   snapshots: [],
   specific: undefined,
+  problems: [],
 }
 
 const snapshot: SnapshotRecord = {

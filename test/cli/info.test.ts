@@ -1,6 +1,7 @@
 /** `info` where it is better than qemu-img: chains with a broken link. */
 
 import { expect, test } from 'vitest'
+import { ImageBytes, pokeFile } from '../support/poke.ts'
 import { runCli } from '../support/run-cli.ts'
 import { tempFolder } from '../support/temp.ts'
 
@@ -49,4 +50,35 @@ test('a single image needs no backing file', async () => {
   for (const words of [['info'], ['check'], ['snapshot', '-l']]) {
     expect(await runCli([...words, 'mid.qcow2'], { cwd })).toMatchObject({ status: 0, stderr: '' })
   }
+})
+
+test('a chain whose base is damaged is shown down to the damage, and the base is named', async () => {
+  const cwd = await brokenChain()
+  const made = ['create', '-q', '-f', 'qcow2', 'gone.qcow2', '1M']
+  expect(await runCli(made, { cwd })).toMatchObject({ status: 0 })
+  pokeFile(`${cwd}/gone.qcow2`, [{ header: 'l1_size', value: 0 }])
+  const { status, stdout, stderr } = await runCli(['info', '--backing-chain', 'top.qcow2'], { cwd })
+  expect(status).toBe(1)
+  expect(stdout.match(/^image: .*$/gm)).toEqual(['image: top.qcow2', 'image: mid.qcow2'])
+  expect(stderr).toContain("'gone.qcow2'")
+})
+
+test('an image with a broken bitmap directory is described all the same', async () => {
+  const cwd = tempFolder()
+  const made = ['create', '-q', '-f', 'qcow2', '-o', 'cluster_size=512', 'a.qcow2', '1M']
+  expect(await runCli(made, { cwd })).toMatchObject({ status: 0 })
+  // An extension that announces a bitmap where the end marker is, and the autoclear bit that makes it count.
+  const { bytes } = ImageBytes.load(`${cwd}/a.qcow2`)
+  const end = 112
+  bytes.writeUInt32BE(0x23852875, end)
+  bytes.writeUInt32BE(24, end + 4)
+  bytes.writeUInt32BE(1, end + 8)
+  bytes.writeBigUInt64BE(32n, end + 16)
+  bytes.writeBigUInt64BE(0x40000000n, end + 24)
+  new ImageBytes(bytes).save(`${cwd}/a.qcow2`)
+  pokeFile(`${cwd}/a.qcow2`, [{ header: 'autoclear_features', value: 1 }])
+  const { status, stdout, stderr } = await runCli(['info', 'a.qcow2'], { cwd })
+  expect(status).toBe(1)
+  expect(stdout).toContain('virtual size: 1 MiB')
+  expect(stderr).toContain('a.qcow2: bitmap directory')
 })

@@ -1,5 +1,6 @@
 /** `snapshot` against the real qemu-img: the list, what is refused, and what both do to the same image. */
 
+import { pokeFile } from '../support/poke.ts'
 import { type Differential, describeDifferential, maskDates, scene } from './differential.ts'
 
 const empty = scene(

@@ -10,6 +10,11 @@ const SECTOR = 512
 export interface ModelGeometry {
   readonly version: 2 | 3
   readonly clusterSize: number
+  /**
+   * What discard does in version 2 over a backing, where no entry says zeroes: QEMU does nothing (left out), this
+   * engine frees the clusters, so that the backing shows again.
+   */
+  readonly discardShowsBacking?: boolean
 }
 
 /** What lies below the disk: a fixed content; past its end zeroes are read. */
@@ -63,8 +68,12 @@ export class ModelDisk {
 
   /** The whole disk as the snapshot holds it, in its own size. */
   snapshotContents(name: string): Uint8Array {
-    const state = this.#state(name)
-    return this.#readFrom(state, 0, state.size)
+    return this.readSnapshot(name, 0, this.#state(name).size)
+  }
+
+  /** The bytes of a range of the disk as the snapshot holds it. */
+  readSnapshot(name: string, offset: number, length: number): Uint8Array {
+    return this.#readFrom(this.#state(name), offset, length)
   }
 
   write(offset: number, source: Uint8Array): void {
@@ -85,16 +94,29 @@ export class ModelDisk {
    * they are; the cut cluster at the end of the disk is whole when the range reaches the end. Then:
    * - version 3: the clusters read as zeroes, with or without backing (a zero entry hides the backing);
    * - version 2 without backing: they read as zeroes (the entry becomes empty);
-   * - version 2 with backing: nothing changes, as it has no zero entry and backing data must not reappear.
+   * - version 2 with backing: nothing changes, as it has no zero entry and backing data must not reappear; or
+   *   with `discardShowsBacking`, the backing does.
    */
   discard(offset: number, length: number): void {
     this.#demandRange(offset, length)
-    if (this.geometry.version === 2 && this.#backing !== undefined) return
-    const { clusterSize } = this.geometry
+    const { clusterSize, version, discardShowsBacking } = this.geometry
+    const overBacking = version === 2 && this.#backing !== undefined
+    if (overBacking && discardShowsBacking !== true) return
     const start = Math.ceil(offset / clusterSize) * clusterSize
     const reachesEnd = offset + length === this.#size
     const end = reachesEnd ? this.#size : Math.floor((offset + length) / clusterSize) * clusterSize
-    if (start < end) this.zero(start, end - start)
+    if (start >= end) return
+    if (!overBacking) return this.zero(start, end - start)
+    // Clusters are whole sectors; behind the end of the disk nothing is remembered.
+    for (let at = start; at < end; at += SECTOR) this.#sectors.delete(at / SECTOR)
+  }
+
+  /** An independent disk of the same content, snapshots and all. */
+  clone(): ModelDisk {
+    const copy = new ModelDisk(this.#size, this.geometry, this.#backing)
+    copy.#sectors = new Map(this.#sectors)
+    for (const [name, state] of this.#snapshots) copy.#snapshots.set(name, state)
+    return copy
   }
 
   /** Changes the size; new bytes read as zeroes, whatever the backing holds there. */

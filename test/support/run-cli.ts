@@ -1,11 +1,12 @@
 /**
  * Runs the command in tests: `runCli` within this process from the sources, quickly; `runBuiltCli` as a real process,
- * bundled once for all tests of one vitest worker.
+ * bundled once for all tests of one file.
  */
 
 import { spawn } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { afterAll } from 'vitest'
 import type { Io } from '../../src/cli/context.ts'
 import type { Sink } from '../../src/cli/output.ts'
 import { type LookUp, runProgram } from '../../src/cli/program.ts'
@@ -71,18 +72,22 @@ export async function runBuiltCli(
 }
 
 let built: Promise<string> | undefined
+let builtFolder: string | undefined
 
-/** Bundles the command as the build does, into a folder that goes away with this process; its main file. */
+afterAll(() => {
+  if (builtFolder !== undefined) rmSync(builtFolder, { recursive: true, force: true })
+})
+
+/** Bundles the command as the build does, into a folder that goes away after this test file; its main file. */
 export function builtCli(): Promise<string> {
   built ??= (async () => {
     const { bundleCli } = await import('../../scripts/bundle.ts')
     // Inside node_modules, so that the packages which the bundle leaves outside are found.
     const caches = resolve(import.meta.dirname, '../../node_modules/.cache')
     mkdirSync(caches, { recursive: true })
-    const folder = mkdtempSync(join(caches, 'cli-'))
-    process.once('exit', () => rmSync(folder, { recursive: true, force: true }))
-    await bundleCli(folder)
-    return join(folder, 'main.js')
+    builtFolder = mkdtempSync(join(caches, 'cli-'))
+    await bundleCli(builtFolder)
+    return join(builtFolder, 'main.js')
   })()
   return built
 }

@@ -1,21 +1,33 @@
-/** The backing file of an image that is about to be created: whether it can be opened, and how big it is. */
+/** The files below an image that is about to be created: whether they can be opened, how big they are, and that it is none of them. */
 
-import { UsageError } from '../../base/errors.ts'
+import { dirname, resolve } from 'node:path'
+import { CowpointError, UsageError } from '../../base/errors.ts'
+import { type Chain, folderOf, joinPath, protocolOf } from '../../chain/index.ts'
+import { type FileStat, isSameFile, nodeFiles } from '../../storage/index.ts'
 import { openImage } from './image-source.ts'
 
+/** What an image that is about to be created names. */
+export interface NewReferences {
+  /** The image itself, which is emptied if it exists. */
+  readonly name: string
+  readonly backing: string
+  readonly backingFormat: string | undefined
+  /** Is emptied too. */
+  readonly dataFile: string | undefined
+}
+
 /**
- * The virtual size of `backing`, named as an image `overlay` would name it. Opens the whole chain below. Rejects where the
- * format is not given: a guest could make a raw disk look like another format.
+ * The virtual size of the backing file, named as the new image will name it. Opens the whole chain below. Rejects where a file of
+ * that chain would be overwritten, and where the format is not given: a guest could make a raw disk look like another format.
  */
-export async function backingSize(
-  overlay: string,
-  backing: string,
-  format: string | undefined,
-): Promise<number> {
-  const folder = overlay.slice(0, overlay.lastIndexOf('/') + 1)
-  const plain = !backing.startsWith('/') && !/^[^:/]*:/.test(backing)
-  const source = { format, imageOpts: false, forceShare: false }
-  await using chain = await openImage(plain ? folder + backing : backing, source)
+export async function backingSize(references: NewReferences): Promise<number> {
+  const { name, backing, backingFormat: format, dataFile } = references
+  const location = protocolOf(backing) === undefined ? joinPath(folderOf(name), backing) : backing
+  await using chain = await openImage(location, { format, imageOpts: false, forceShare: false })
+  await refuseOverwriting(chain, name, 'image')
+  if (dataFile !== undefined) {
+    await refuseOverwriting(chain, dataFilePath(name, dataFile), 'data file')
+  }
   if (format === undefined) {
     throw new UsageError(
       'BACKING_FORMAT_REQUIRED',
@@ -24,4 +36,42 @@ export async function backingSize(
     )
   }
   return chain.device.size
+}
+
+/** Where the data file of the image `name` lies: beside it. */
+function dataFilePath(name: string, dataFile: string): string {
+  return resolve(dirname(name), dataFile)
+}
+
+/** Refuses an image that is its own data file. */
+export async function refuseOwnDataFile(name: string, dataFile: string): Promise<void> {
+  const path = dataFilePath(name, dataFile)
+  const [image, data] = [await statAt(name), await statAt(path)]
+  const same = image !== undefined && data !== undefined && isSameFile(image, data)
+  if (!same && path !== resolve(name)) return
+  throw new UsageError('DATA_FILE_IS_IMAGE', `data file '${dataFile}' is the image itself`)
+}
+
+async function refuseOverwriting(chain: Chain, path: string, what: string): Promise<void> {
+  const target = await statAt(path)
+  if (target === undefined) return
+  for (const layer of chain.layers) {
+    const files: FileStat[] = [await layer.hostFile.stat()]
+    if (layer.dataFilename !== undefined) files.push(await nodeFiles.stat(layer.dataFilename))
+    if (!files.some((file) => isSameFile(file, target))) continue
+    throw new UsageError(
+      'TARGET_IS_BACKING',
+      `new ${what} would overwrite '${layer.filename}', which is part of its backing chain`,
+      { context: { target: path, layer: layer.filename } },
+    )
+  }
+}
+
+async function statAt(path: string): Promise<FileStat | undefined> {
+  try {
+    return await nodeFiles.stat(path)
+  } catch (error) {
+    if (error instanceof CowpointError && error.code === 'FILE_NOT_FOUND') return undefined
+    throw error
+  }
 }

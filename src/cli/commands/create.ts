@@ -10,7 +10,7 @@ import { type ImageLayout, NewImage } from '../../chain/index.ts'
 import { defineCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { text, texts, toggle } from '../options.ts'
-import { backingSize } from './create-backing.ts'
+import { backingSize, refuseOwnDataFile } from './create-backing.ts'
 import {
   asksForHelp,
   type CreateValues,
@@ -144,7 +144,8 @@ async function complete(name: string, given: CreateValues, unsafe: boolean): Pro
   if (backing !== undefined) {
     const format = values.get('backing_fmt')
     if (!unsafe) {
-      const size = await backingSize(name, backing, format)
+      const dataFile = values.get('data_file')
+      const size = await backingSize({ name, backing, backingFormat: format, dataFile })
       if (!values.has('size')) values.set('size', String(size))
     } else if (format === undefined) {
       throw new UsageError(
@@ -178,8 +179,21 @@ async function createImage(wish: NewImageWish, context: Context): Promise<void> 
     format === 'raw'
       ? { format, preallocation: rawPreallocation(values) }
       : { format, options: qcow2Wish(values) }
+  const dataFile = values.get('data_file')
+  if (dataFile !== undefined) await refuseOwnDataFile(name, dataFile)
   for (const unserved of unservedWishes(values)) await context.warn(unserved, name)
   const size = roundUp(parseSize(values.get('size') ?? '0'), SECTOR)
-  const image = await NewImage.create({ location: name, layout, size, durable: true })
-  await image.finish()
+  await context.withProgress({ label: 'create', quiet }, async (onProgress) => {
+    const { signal } = context
+    const image = await NewImage.create({
+      location: name,
+      layout:
+        layout.format === 'raw'
+          ? layout
+          : { ...layout, options: { ...layout.options, signal, onProgress } },
+      size,
+      durable: true,
+    })
+    await image.finish()
+  })
 }

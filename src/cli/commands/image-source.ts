@@ -26,7 +26,10 @@ export interface ImageSource {
 }
 
 /** How much of a chain is opened, and for what; see `ChainOptions`. */
-export type ImageUse = Pick<ChainOptions, 'writable' | 'backing' | 'dataFiles' | 'onBroken'>
+export type ImageUse = Pick<
+  ChainOptions,
+  'writable' | 'backing' | 'dataFiles' | 'onBroken' | 'depthLimit'
+>
 
 /** Opens the image of a verb; the chain is the caller's to close. */
 export function openImage(name: string, source: ImageSource, use: ImageUse = {}): Promise<Chain> {

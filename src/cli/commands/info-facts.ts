@@ -4,6 +4,7 @@
  */
 
 import { roundUp } from '../../base/bytes.ts'
+import type { ImageError } from '../../base/errors.ts'
 import type { Layer } from '../../chain/index.ts'
 import { describeImage, type Qcow2Description, type SnapshotRecord } from '../../qcow2/index.ts'
 
@@ -30,6 +31,8 @@ export interface LayerFacts {
   readonly snapshots: readonly SnapshotRecord[]
   /** Undefined for formats that have nothing to say. */
   readonly specific: { readonly [name: string]: Fact | undefined } | undefined
+  /** What should be among the facts, and cannot be read. */
+  readonly problems: readonly ImageError[]
 }
 
 /** The reference to the next layer. */
@@ -43,7 +46,7 @@ export interface BackingFacts {
 
 const SECTOR = 512
 
-/** Collects the facts of a layer. Rejects with an ImageError where a part that has to be shown is broken. */
+/** Collects the facts of a layer, as far as they can be read; see `problems`. */
 export async function layerFacts(layer: Layer): Promise<LayerFacts> {
   const { filename, image } = layer
   const { allocated } = await layer.hostFile.stat()
@@ -62,6 +65,7 @@ export async function layerFacts(layer: Layer): Promise<LayerFacts> {
       backing: undefined,
       snapshots: [],
       specific: undefined,
+      problems: [],
     }
   }
   const description = await describeImage(image)
@@ -73,6 +77,7 @@ export async function layerFacts(layer: Layer): Promise<LayerFacts> {
     backing: layer.backing && backingFacts(layer, layer.backing),
     snapshots: image.snapshots,
     specific: qcow2Facts(description),
+    problems: description.problems,
   }
 }
 

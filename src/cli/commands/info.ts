@@ -3,10 +3,13 @@
  * above it are shown all the same, and the failure names the link.
  */
 
+import { CowpointError } from '../../base/errors.ts'
+import type { Chain } from '../../chain/index.ts'
 import { defineCommand } from '../command.ts'
-import { choice, toggle } from '../options.ts'
+import { blame } from '../exit.ts'
+import { choice, text, toggle } from '../options.ts'
 import { prettyJson } from '../report.ts'
-import { imageSourceOptions, openImage } from './image-source.ts'
+import { type ImageSource, type ImageUse, imageSourceOptions, openImage } from './image-source.ts'
 import { type LayerFacts, layerFacts } from './info-facts.ts'
 import { infoLines, infoObject } from './info-text.ts'
 
@@ -28,6 +31,7 @@ export const command = defineCommand({
       flags: '--backing-chain',
       summary: 'every image of the backing chain, the active one first',
     }),
+    cache: text({ flags: '-t --cache', summary: 'taken for compatibility', hidden: true }),
   },
   positionals: [{ name: 'file', summary: 'the image' }],
   notes: ['Opens no backing file unless the whole chain is asked for, and no data file.'],
@@ -36,11 +40,8 @@ export const command = defineCommand({
     { line: 'cowpoint info --backing-chain --output=json disk.qcow2', summary: 'for programs' },
   ],
   run: async ({ options, positionals: [name = ''] }, context) => {
-    await using chain = await openImage(name, options, {
-      backing: options.backingChain,
-      dataFiles: false,
-      onBroken: 'report',
-    })
+    const known = await openKnown(name, options)
+    await using chain = known.chain
     const layers: LayerFacts[] = []
     for (const layer of chain.layers) layers.push(await layerFacts(layer))
     if (options.output === 'json') {
@@ -50,7 +51,35 @@ export const command = defineCommand({
       await context.stdout.line(layers.map((layer) => infoLines(layer).join('\n')).join('\n\n'))
     }
     const [broken] = chain.broken
+    const [problem] = layers.flatMap(({ filename, problems }) =>
+      problems.map((error) => ({ filename, error })),
+    )
+    if (known.failure !== undefined) throw known.failure
     if (broken !== undefined) throw broken.error
+    if (problem !== undefined) throw blame(problem.error, { subject: problem.filename })
     return 0
   },
 })
+
+interface KnownChain {
+  readonly chain: Chain
+  /** Why the layers below those of `chain` could not be opened, if it is not in `chain.broken`. */
+  readonly failure?: CowpointError
+}
+
+/** Opens what can be opened of the image, or of the chain. Rejects where that is not even the uppermost image. */
+async function openKnown(
+  name: string,
+  options: ImageSource & { readonly backingChain: boolean },
+): Promise<KnownChain> {
+  const use: ImageUse = { backing: options.backingChain, dataFiles: false, onBroken: 'report' }
+  try {
+    return { chain: await openImage(name, options, use) }
+  } catch (error) {
+    const overlay = error instanceof CowpointError ? error.context['layer'] : undefined
+    if (!(error instanceof CowpointError) || typeof overlay !== 'number') throw error
+    // An image below is damaged: what stands above it can be shown.
+    const chain = await openImage(name, options, { ...use, depthLimit: overlay })
+    return { chain, failure: error }
+  }
+}

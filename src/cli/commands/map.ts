@@ -51,7 +51,9 @@ export const command = defineCommand({
     if (start >= end) await printer.run({ ...NOTHING, start })
     else {
       const { signal } = context
-      await context.withProgress({ label: 'map' }, async (onProgress) => {
+      // On a terminal the map itself shows how far it is.
+      const quiet = context.stdout.isTerminal
+      await context.withProgress({ label: 'map', quiet }, async (onProgress) => {
         for await (const run of mapChain(chain, start, end - start, { signal })) {
           await printer.run(run)
           onProgress({ done: run.start + run.length - start, total: end - start })

@@ -85,3 +85,20 @@ export async function takeCompressed(
   state.compressedCursor = { offset: offset + length, end: run.offset + clusterSize }
   return offset
 }
+
+/** Takes back the references of compressed data that was never linked. The caller holds the mutex. */
+export async function giveBackCompressed(
+  state: Qcow2State,
+  offset: number,
+  length: number,
+): Promise<void> {
+  const { clusterSize } = state.geometry
+  const first = Math.floor(offset / clusterSize)
+  state.compressedCursor = undefined
+  await state.writing.refcounts.change(
+    first,
+    Math.floor((offset + length - 1) / clusterSize) - first + 1,
+    -1,
+  )
+  state.writing.allocator.freed(first)
+}

@@ -6,7 +6,7 @@ import { beginGuestWrite } from '../metadata/begin-write.ts'
 import { recordChange } from '../metadata/bitmap-host.ts'
 import { guardData } from '../metadata/overlap.ts'
 import type { Qcow2State } from '../metadata/state.ts'
-import { pack, takeCompressed } from './compressed.ts'
+import { giveBackCompressed, pack, takeCompressed } from './compressed.ts'
 import { linkCompressed } from './link.ts'
 import { privateEntry } from './private-table.ts'
 import { refuseEncrypted } from './read.ts'
@@ -60,9 +60,16 @@ async function store(state: Qcow2State, offset: number, packed: Uint8Array): Pro
     return takeCompressed(state, packed.length)
   })
   if (hostOffset === undefined) return false
-  await guardData(state, hostOffset, packed.length)
-  await state.host.write(hostOffset, packed, 'data')
-  const entry = { hi: compressedHi(hostOffset, packed.length, geometry), lo: entryLo(hostOffset) }
-  await state.mutex.run(() => linkCompressed(state, l1, offset, entry))
+  try {
+    await guardData(state, hostOffset, packed.length)
+    await state.host.write(hostOffset, packed, 'data')
+    const entry = { hi: compressedHi(hostOffset, packed.length, geometry), lo: entryLo(hostOffset) }
+    await state.mutex.run(() => linkCompressed(state, l1, offset, entry))
+  } catch (error) {
+    if (state.host.failure === undefined) {
+      await state.mutex.run(() => giveBackCompressed(state, hostOffset, packed.length))
+    }
+    throw error
+  }
   return true
 }

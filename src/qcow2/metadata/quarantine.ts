@@ -22,6 +22,7 @@ export class ReadEpochs {
   #epoch = 0
   #inCurrent = 0
   readonly #older = new Map<number, number>()
+  readonly #drained: (() => void)[] = []
 
   /** Notes the begin of a read; give what it returns to `leave`. */
   enter(): number {
@@ -35,8 +36,22 @@ export class ReadEpochs {
       return
     }
     const left = (this.#older.get(epoch) ?? 1) - 1
-    if (left === 0) this.#older.delete(epoch)
-    else this.#older.set(epoch, left)
+    if (left > 0) {
+      this.#older.set(epoch, left)
+      return
+    }
+    this.#older.delete(epoch)
+    if (this.#older.size > 0) return
+    for (const resolve of this.#drained.splice(0)) resolve()
+  }
+
+  /** Resolves when every read that is under way now has ended. */
+  async drain(): Promise<void> {
+    this.advance()
+    if (this.#older.size === 0) return
+    await new Promise<void>((resolve) => {
+      this.#drained.push(resolve)
+    })
   }
 
   /** Closes the current epoch and returns its number. */

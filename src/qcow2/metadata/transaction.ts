@@ -150,10 +150,12 @@ export class Transaction {
     const { refcounts } = state.writing
     refcounts.replaceTable({ offset: table.offset, clusterCount }, table.bytes)
     refcounts.blocks.clear()
-    state.tables.clear()
     state.compressedCursor = undefined
-    state.unpacked = undefined
     await markMetadata(state)
+    // Reads that began before the switch may still look at what is free now, and bring its tables to memory.
+    await state.quarantine.reads.drain()
+    state.tables.clear()
+    state.unpacked = undefined
     await this.#release()
   }
 
@@ -174,7 +176,8 @@ export class Transaction {
     await noteFreed(this.#state, cutsTail ? runs.slice(0, -1) : runs)
     if (cutsTail) {
       await noteFreed(this.#state, [last], { punch: false })
-      await host.resize(last.first * geometry.clusterSize)
+      // The verb is done: a tail that cannot be cut off only takes space.
+      await host.resize(last.first * geometry.clusterSize).catch(() => undefined)
     }
   }
 

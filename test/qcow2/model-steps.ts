@@ -1,0 +1,444 @@
+/**
+ * Random steps on an image and on its model side by side. A step is small numbers only, so that fast-check can
+ * make it smaller; where it lands depends on the disk as it then is. Batches run several requests at a time:
+ * what comes out must be one of their orders.
+ */
+
+import fc from 'fast-check'
+import { expect } from 'vitest'
+import { bytesEqual } from '../../src/base/bytes.ts'
+import { CowpointError } from '../../src/base/errors.ts'
+import { checkImage, type Qcow2Image } from '../../src/qcow2/index.ts'
+import type { ModelDisk } from '../support/model-disk.ts'
+import { type Shape, type Subject, stamped } from './model-geometry.ts'
+
+const REQUESTS = ['write', 'zero', 'unmap', 'discard', 'compressed', 'read', 'flush'] as const
+const VERBS = ['snapshot', 'vm-snapshot', 'apply', 'delete', 'grow', 'reopen', 'audit'] as const
+
+/** One request. `at` and `length` are shares of what there is, in ten-thousandths. */
+export interface Request {
+  readonly kind: (typeof REQUESTS)[number]
+  readonly at: number
+  readonly length: number
+  readonly align: 0 | 1 | 2
+  readonly seed: number
+}
+
+/** One step: a request, a verb, or requests at the same time. */
+export type Step =
+  | { readonly request: Request }
+  | { readonly verb: (typeof VERBS)[number]; readonly pick: number }
+  | { readonly batch: readonly (Request | { readonly kind: 'snapshot' })[]; readonly near: boolean }
+
+const requestArbitrary: fc.Arbitrary<Request> = fc.record({
+  kind: fc.constantFrom('write', 'write', 'write', ...REQUESTS),
+  at: fc.nat(9999),
+  length: fc.nat(9999),
+  align: fc.constantFrom(0, 1, 2, 2 as const),
+  seed: fc.integer({ min: 0, max: 250 }),
+})
+
+const batchRequest = fc.oneof(
+  { arbitrary: requestArbitrary, weight: 9 },
+  { arbitrary: fc.constant({ kind: 'snapshot' as const }), weight: 1 },
+)
+
+/** Sequences of 20 to 60 steps. */
+export const stepsArbitrary: fc.Arbitrary<readonly Step[]> = fc.array(
+  fc.oneof(
+    { arbitrary: fc.record({ request: requestArbitrary }), weight: 8 },
+    {
+      arbitrary: fc.record({ verb: fc.constantFrom(...VERBS), pick: fc.nat(99) }),
+      weight: 3,
+    },
+    {
+      arbitrary: fc.record({
+        batch: fc.array(batchRequest, { minLength: 2, maxLength: 4 }),
+        near: fc.boolean(),
+      }),
+      weight: 2,
+    },
+  ),
+  { minLength: 20, maxLength: 60, size: 'max' },
+)
+
+interface Range {
+  readonly offset: number
+  readonly length: number
+}
+
+/** The windows of a large disk in which something is done; a small one is a single window. */
+export function windowsOf(size: number, shape: Shape): Range[] {
+  const { clusterSize } = shape
+  const span = Math.max(256 * 1024, 6 * clusterSize)
+  if (size <= 3 * span) return [{ offset: 0, length: size }]
+  const reach = (clusterSize / (shape.extendedL2 ? 16 : 8)) * clusterSize
+  const starts = [0, Math.max(0, reach - span / 2), size - span]
+  return starts
+    .filter((offset) => offset + 1 < size)
+    .map((offset) => ({ offset, length: Math.min(span, size - offset) }))
+}
+
+/** Where a request lands on the disk. */
+export function rangeOf(request: Request, size: number, shape: Shape, near = false): Range {
+  const { clusterSize } = shape
+  const windows = windowsOf(size, shape)
+  const window = windows[request.seed % windows.length] as Range
+  const unit = request.kind === 'compressed' ? clusterSize : [1, 512, clusterSize][request.align]!
+  const span = near ? Math.min(window.length, 5 * clusterSize) : window.length
+  const from = window.offset + Math.floor((request.at / 10_000) * span)
+  const offset = from - (from % unit)
+  if (request.kind === 'compressed') {
+    return { offset, length: Math.min(clusterSize, size - offset) }
+  }
+  const longest = Math.min(size - offset, Math.max(4 * clusterSize, 64 * 1024))
+  const wanted = Math.floor((request.length / 10_000) ** 2 * longest) + 1
+  const length = Math.min(size - offset, Math.ceil(wanted / unit) * unit)
+  // Requests that reach the end exactly are a case of their own.
+  return { offset, length: request.seed % 11 === 0 ? Math.min(longest, size - offset) : length }
+}
+
+/** The bytes of a write; compressed ones mostly compress. */
+export function bytesOf(request: Request, length: number): Uint8Array {
+  const bytes = stamped(request.seed, length)
+  if (request.kind === 'compressed' && request.seed % 5 === 0) {
+    let state = request.seed + 1
+    for (let at = 0; at < length; at++) {
+      state = (state * 1_103_515_245 + 12_345) & 0x7fffffff
+      bytes[at] = state >>> 16
+    }
+  }
+  return bytes
+}
+
+/** Does a request to the image; a read gives its bytes. */
+export async function perform(
+  image: Qcow2Image,
+  request: Request,
+  { offset, length }: Range,
+): Promise<Uint8Array | undefined> {
+  switch (request.kind) {
+    case 'write':
+      await image.write(offset, bytesOf(request, length))
+      return undefined
+    case 'compressed':
+      await image.writeCompressed(offset, bytesOf(request, length))
+      return undefined
+    case 'zero':
+    case 'unmap':
+      await image.writeZeroes(offset, length, { mayDiscard: request.kind === 'unmap' })
+      return undefined
+    case 'discard':
+      await image.discard(offset, length)
+      return undefined
+    case 'flush':
+      await image.flush()
+      return undefined
+    case 'read': {
+      const bytes = new Uint8Array(length).fill(0xee)
+      await image.read(offset, bytes)
+      return bytes
+    }
+  }
+}
+
+/** Does a request to the model. */
+export function imagine(model: ModelDisk, request: Request, { offset, length }: Range): void {
+  if (request.kind === 'write' || request.kind === 'compressed') {
+    model.write(offset, bytesOf(request, length))
+  } else if (request.kind === 'zero' || request.kind === 'unmap') {
+    model.zero(offset, length)
+  } else if (request.kind === 'discard') {
+    model.discard(offset, length)
+  }
+}
+
+/** An image and its model on their way through the steps. */
+export class Walk {
+  readonly subject: Subject
+  readonly shape: Shape
+  model: ModelDisk
+  #image: Qcow2Image
+  #snapshotCount = 0
+  readonly #vmStates = new Map<string, Uint8Array>()
+  /** VM state behind the active disk, after a snapshot that has some was applied. */
+  #activeVm: Uint8Array | undefined
+
+  private constructor(subject: Subject, image: Qcow2Image) {
+    this.subject = subject
+    this.shape = subject.shape
+    this.model = subject.model
+    this.#image = image
+  }
+
+  /** Walks through all steps, compares and checks, closes, and does so once more with the image opened anew. */
+  static async run(subject: Subject, steps: readonly Step[]): Promise<Walk> {
+    const walk = new Walk(subject, await subject.open(true))
+    for (const step of steps) await walk.#step(step)
+    await walk.#compare()
+    await walk.#image.close()
+    await walk.#check()
+    walk.#image = await subject.open(false)
+    await walk.#compare()
+    await walk.#image.close()
+    return walk
+  }
+
+  async #step(step: Step): Promise<void> {
+    if ('verb' in step) return this.#verb(step.verb, step.pick)
+    if ('batch' in step) return this.#batch(step.batch, step.near)
+    const range = rangeOf(step.request, this.model.size, this.shape)
+    const expected = this.model.read(range.offset, range.length)
+    const bytes = await perform(this.#image, step.request, range)
+    if (bytes !== undefined) expectSame(bytes, expected, `read at ${range.offset}`)
+    imagine(this.model, step.request, range)
+  }
+
+  async #verb(verb: (typeof VERBS)[number], pick: number): Promise<void> {
+    const canSnapshot = this.shape.data === 'inside'
+    const { snapshots } = this.#image
+    const snapshot = snapshots[pick % Math.max(1, snapshots.length)]
+    if (verb === 'snapshot' && canSnapshot) await this.#createSnapshot()
+    else if (verb === 'vm-snapshot' && canSnapshot) await this.#vmSnapshot(pick)
+    else if (verb === 'apply' && snapshot !== undefined) {
+      if (!(await this.#mayOverflow(() => this.#image.applySnapshot(snapshot)))) return
+      this.model.applySnapshot(snapshot.name)
+      this.#activeVm = this.#vmStates.get(snapshot.name)
+    } else if (verb === 'delete' && snapshot !== undefined) {
+      await this.#image.deleteSnapshot(snapshot)
+      this.model.deleteSnapshot(snapshot.name)
+      this.#vmStates.delete(snapshot.name)
+    } else if (verb === 'grow') await this.#grow(pick)
+    else if (verb === 'reopen') {
+      await this.#image.close()
+      this.#image = await this.subject.open(true)
+    } else if (verb === 'audit') {
+      await this.#image.flush()
+      await this.#check()
+      await this.#compare()
+    }
+  }
+
+  /** Whether `verb` worked; with few refcount bits it may say that one reference more does not fit. */
+  async #mayOverflow(verb: () => Promise<unknown>): Promise<boolean> {
+    try {
+      await verb()
+      return true
+    } catch (error) {
+      const isFull = error instanceof CowpointError && error.code === 'REFCOUNT_OVERFLOW'
+      if (!isFull || this.shape.refcountBits > 4) throw error
+      return false
+    }
+  }
+
+  async #createSnapshot(vmState?: Uint8Array): Promise<void> {
+    const name = `s${this.#snapshotCount++}`
+    const vmStateSize = vmState?.length ?? 0
+    if (!(await this.#mayOverflow(() => this.#image.createSnapshot({ name, vmStateSize })))) {
+      // What was written stays behind the disk, and says nothing.
+      this.#activeVm = undefined
+      return
+    }
+    this.model.createSnapshot(name)
+    if (vmState !== undefined) this.#vmStates.set(name, vmState)
+    this.#activeVm = undefined
+  }
+
+  async #vmSnapshot(pick: number): Promise<void> {
+    const { clusterSize } = this.shape
+    const bytes = stamped(pick, Math.floor(((pick % 10) + 1) * 0.3 * clusterSize) + pick)
+    const cut = Math.floor(bytes.length / 3)
+    await this.#image.writeVmState(cut, bytes.subarray(cut))
+    await this.#image.writeVmState(0, bytes.subarray(0, cut))
+    this.#activeVm = bytes
+    // Some are written and never taken: they must vanish without a leak.
+    if (pick % 4 > 0) await this.#createSnapshot(bytes)
+  }
+
+  async #grow(pick: number): Promise<void> {
+    const { clusterSize, version } = this.shape
+    const size = this.model.size + 512 * Math.floor(1 + (pick / 100) ** 3 * 3 * (clusterSize / 512))
+    if (version === 2 && this.#image.snapshots.length > 0) {
+      await expect(this.#image.resize(size)).rejects.toMatchObject({ code: 'RESIZE_SNAPSHOTS' })
+      return
+    }
+    await this.#image.resize(size)
+    this.model.resize(size)
+    this.#activeVm = undefined
+  }
+
+  async #batch(
+    batch: readonly (Request | { readonly kind: 'snapshot' })[],
+    near: boolean,
+  ): Promise<void> {
+    const before = this.model
+    const canSnapshot = this.shape.data === 'inside'
+    const ops = batch
+      .filter((request) => request.kind !== 'snapshot' || canSnapshot)
+      .map((request) =>
+        request.kind === 'snapshot'
+          ? { name: `s${this.#snapshotCount++}`, done: true }
+          : { request, range: rangeOf(request, before.size, this.shape, near), done: true },
+      )
+    const results = await Promise.all(
+      ops.map(async (op) => {
+        if ('request' in op) return perform(this.#image, op.request, op.range)
+        op.done = await this.#mayOverflow(() => this.#image.createSnapshot({ name: op.name }))
+        if (op.done) this.#activeVm = undefined
+        return undefined
+      }),
+    )
+    this.#expectPossible(before, ops, results)
+    const now = await this.#content()
+    const changes = ops.filter(
+      (op) => op.done && (!('request' in op) || !['read', 'flush'].includes(op.request.kind)),
+    )
+    for (const order of permutations(changes)) {
+      const model = before.clone()
+      for (const op of order) {
+        if ('request' in op) imagine(model, op.request, op.range)
+        else model.createSnapshot(op.name)
+      }
+      if (!this.#isContent(model, now)) continue
+      this.model = model
+      return
+    }
+    expect.fail('requests at the same time left what no order of them gives')
+  }
+
+  /** Reads in a batch see, byte by byte, what was there or what one of the others put there. */
+  #expectPossible(
+    before: ModelDisk,
+    ops: readonly (
+      | { readonly name: string }
+      | { readonly request: Request; readonly range: Range }
+    )[],
+    results: readonly (Uint8Array | undefined)[],
+  ): void {
+    for (const [index, bytes] of results.entries()) {
+      const op = ops[index]
+      if (bytes === undefined || op === undefined || !('request' in op)) continue
+      const { offset, length } = op.range
+      const allowed = [before.read(offset, length)]
+      for (const other of ops) {
+        if (!('request' in other)) continue
+        const alone = before.clone()
+        imagine(alone, other.request, other.range)
+        allowed.push(alone.read(offset, length))
+      }
+      for (let at = 0; at < length; at++) {
+        if (allowed.some((one) => one[at] === bytes[at])) continue
+        expect.fail(`read at ${offset} saw a foreign byte at ${offset + at}: ${bytes[at]}`)
+      }
+    }
+  }
+
+  /** The windows of every view, by name. */
+  async #content(): Promise<Map<string, Uint8Array[]>> {
+    const content = new Map<string, Uint8Array[]>()
+    content.set('', await readWindows(this.#image, this.shape))
+    for (const snapshot of this.#image.snapshots) {
+      const view = await this.#image.openSnapshot(snapshot)
+      content.set(snapshot.name, await readWindows(view, this.shape))
+    }
+    return content
+  }
+
+  #isContent(model: ModelDisk, content: ReadonlyMap<string, readonly Uint8Array[]>): boolean {
+    const names = ['', ...model.snapshots.map(({ name }) => name)]
+    return names.every((name) => {
+      const found = content.get(name)
+      return found !== undefined && differs(model, name, found, this.shape) === undefined
+    })
+  }
+
+  async #compare(): Promise<void> {
+    const { model, shape } = this
+    expect(this.#image.size).toBe(model.size)
+    expect(this.#image.snapshots.map(({ name }) => name)).toEqual(
+      model.snapshots.map(({ name }) => name),
+    )
+    for (const [name, found] of await this.#content()) {
+      expect(differs(model, name, found, shape), `view '${name}'`).toBeUndefined()
+    }
+    for (const snapshot of this.#image.snapshots) {
+      const vmState = this.#vmStates.get(snapshot.name) ?? new Uint8Array(0)
+      expect(snapshot.vmStateSize).toBe(vmState.length)
+      const bytes = new Uint8Array(vmState.length)
+      await this.#image.readVmState(0, bytes, snapshot)
+      expectSame(bytes, vmState, `VM state of ${snapshot.name}`)
+    }
+    if (this.#activeVm !== undefined) {
+      const bytes = new Uint8Array(this.#activeVm.length)
+      await this.#image.readVmState(0, bytes)
+      expectSame(bytes, this.#activeVm, 'VM state of the active disk')
+    }
+    const raw = await this.subject.rawData?.()
+    if (raw !== undefined) expectSame(raw, model.contents(), 'raw data file')
+  }
+
+  async #check(): Promise<void> {
+    await using file = await this.subject.file()
+    const { dataFile } = this.subject
+    const report = await checkImage(file, dataFile === undefined ? {} : { dataFile })
+    const { corruptions, leaks, checkErrors, findings } = report
+    const messages = findings.map(({ message }) => message).slice(0, 5)
+    expect({ corruptions, leaks, checkErrors, messages }).toEqual({
+      corruptions: 0,
+      leaks: 0,
+      checkErrors: 0,
+      messages: [],
+    })
+  }
+}
+
+async function readWindows(
+  view: { readonly size: number; read(offset: number, target: Uint8Array): Promise<void> },
+  shape: Shape,
+): Promise<Uint8Array[]> {
+  return Promise.all(
+    windowsOf(view.size, shape).map(async ({ offset, length }) => {
+      const bytes = new Uint8Array(length)
+      await view.read(offset, bytes)
+      return bytes
+    }),
+  )
+}
+
+/** Where a view ('' is the active disk) is not what the model says; undefined where it is. */
+function differs(
+  model: ModelDisk,
+  name: string,
+  found: readonly Uint8Array[],
+  shape: Shape,
+): string | undefined {
+  const size = name === '' ? model.size : model.snapshots.find((one) => one.name === name)?.size
+  if (size === undefined) return 'no such view'
+  for (const [index, { offset, length }] of windowsOf(size, shape).entries()) {
+    const wanted =
+      name === '' ? model.read(offset, length) : model.readSnapshot(name, offset, length)
+    const bytes = found[index]
+    if (bytes === undefined || bytes.length !== length) return 'another size'
+    if (bytesEqual(bytes, wanted)) continue
+    const at = wanted.findIndex((byte, place) => byte !== bytes[place])
+    return `byte ${offset + at} is ${bytes[at]}, not ${wanted[at]}`
+  }
+  return undefined
+}
+
+function expectSame(found: Uint8Array, wanted: Uint8Array, what: string): void {
+  if (bytesEqual(found, wanted)) return
+  const at = wanted.findIndex((byte, index) => byte !== found[index])
+  expect.fail(`${what}: byte ${at} is ${found[at]}, not ${wanted[at]} (${found.length} bytes)`)
+}
+
+function* permutations<T>(items: readonly T[]): Generator<readonly T[]> {
+  if (items.length <= 1) {
+    yield items
+    return
+  }
+  for (const [index, first] of items.entries()) {
+    const others = items.filter((_, other) => other !== index)
+    for (const rest of permutations(others)) yield [first, ...rest]
+  }
+}
