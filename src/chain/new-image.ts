@@ -189,7 +189,9 @@ async function layQcow2(
   await createQcow2(opened.file, {
     ...layout,
     size,
-    ...(layout.dataFile === undefined ? {} : { dataFile: { ...layout.dataFile, device: dataFile } }),
+    ...(layout.dataFile === undefined
+      ? {}
+      : { dataFile: { ...layout.dataFile, device: dataFile } }),
   })
   opened.image = await Qcow2Image.open(opened.file, {
     writable: true,

@@ -213,12 +213,15 @@ describe('converting onto a backing file', () => {
       await expectSame(location, source)
       await using over = await openChain(location)
       const image = over.active.image!
-      const kinds = []
+      const runs: { kind: string; from: number; length: number }[] = []
       for (let at = 0; at < source.size; ) {
         const { kind, length } = await image.map(at, source.size - at)
-        kinds.push(`${kind} ${at} ${length}`)
+        const last = runs.at(-1)
+        if (last?.kind === kind) last.length += length
+        else runs.push({ kind, from: at, length })
         at += length
       }
+      const kinds = runs.map(({ kind, from, length }) => `${kind} ${from} ${length}`)
       const around = (offset: number) => Math.floor(offset / clusterSize) * clusterSize
       expect(kinds).toEqual([
         `unallocated 0 ${around(100_000)}`,
