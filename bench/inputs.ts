@@ -1,6 +1,6 @@
 /** Makes the disks that the benches work on, always the same ones, and says what they hold. Not timed. */
 
-import { closeSync, copyFileSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
+import { closeSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Setting } from './bench.ts'
 
@@ -71,9 +71,9 @@ export function makeMapped({ tools }: Setting, name: string, size: number): void
 }
 
 /** A copy of a wholly mapped image in which neighbours on the disk are far apart in the file. */
-export function makeScattered({ folder }: Setting, source: string, name: string): void {
-  copySparse(folder, source, name)
-  const file = openSync(join(folder, name), 'r+')
+export function makeScattered(setting: Setting, source: string, name: string): void {
+  copySparse(setting, source, name)
+  const file = openSync(join(setting.folder, name), 'r+')
   const header = readAt(file, 0, 72)
   const l1 = readAt(file, Number(header.readBigUInt64BE(40)), header.readUInt32BE(36) * 8)
   const clusterSize = 2 ** header.readUInt32BE(20)
@@ -129,11 +129,7 @@ export function makeChain(setting: Setting, size: number, layerCount: number): s
   return names
 }
 
-/** Copies a file with its holes. */
-export function copySparse(folder: string, source: string, target: string): void {
-  copyHoles(join(folder, source), join(folder, target))
-}
-
-function copyHoles(source: string, target: string): void {
-  copyFileSync(source, target)
+/** Copies a file with its holes; the copy shares nothing with it. */
+export function copySparse({ tools }: Setting, source: string, target: string): void {
+  tools.tool(`cp --sparse=auto --reflink=never ${source} ${target}`)
 }

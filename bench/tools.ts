@@ -4,12 +4,6 @@ import { spawnSync } from 'node:child_process'
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
-/** How a program is started: its name as the table shows it, and the real words in front of the arguments. */
-interface Program {
-  readonly shown: string
-  readonly words: readonly string[]
-}
-
 /** A run that is over. */
 export interface Ran {
   readonly ms: number
@@ -20,7 +14,7 @@ export interface Ran {
 const { NODE_EXTRA_CA_CERTS: _, NODE_OPTIONS: __, ...inherited } = process.env
 const ENVIRONMENT = { ...inherited, LC_ALL: 'C.UTF-8' }
 
-/** Starts programs in one folder. */
+/** Starts programs in one folder. A run that does not exit 0 throws. */
 export class Tools {
   readonly folder: string
   readonly #cowpoint: string
@@ -33,38 +27,39 @@ export class Tools {
 
   /** Runs `cowpoint` with the words of a line. */
   ours(line: string): Ran {
-    return this.#run({ shown: 'cowpoint', words: [process.execPath, this.#cowpoint] }, line)
+    return this.words('node', [this.#cowpoint, ...line.split(' ')])
   }
 
   /** Runs `qemu-img` with the words of a line. */
   qemuImg(line: string): Ran {
-    return this.#run({ shown: 'qemu-img', words: ['qemu-img'] }, line)
+    return this.words('qemu-img', line.split(' '))
   }
 
-  /** Runs any other tool. */
+  /** Runs any other tool; the first word is its name. */
   tool(line: string): Ran {
-    const [name = '', ...rest] = line.split(' ')
-    const program = name === 'node' ? process.execPath : name
-    return this.#run({ shown: name, words: [program] }, rest.join(' '))
+    const [name = '', ...words] = line.split(' ')
+    return this.words(name, words)
   }
 
-  /** Standard output goes to a file, as it would in a script: a pipe would time its reader too. */
-  #run({ shown, words }: Program, line: string): Ran {
-    const [file = '', ...first] = words
+  /** Runs a tool. Its standard output goes to a file: a pipe would time its reader too. */
+  words(name: string, words: readonly string[]): Ran {
     const output = join(this.folder, 'stdout')
     const descriptor = openSync(output, 'w')
+    const program = name === 'node' ? process.execPath : name
     const start = performance.now()
-    const result = spawnSync(file, [...first, ...line.split(' ')], {
+    const result = spawnSync(program, words, {
       cwd: this.folder,
       env: ENVIRONMENT,
       stdio: ['ignore', descriptor, 'pipe'],
     })
     const ms = performance.now() - start
     closeSync(descriptor)
+    const stdout = readFileSync(output, 'utf8')
     if (result.error !== undefined) throw result.error
     if (result.status !== 0) {
-      throw new Error(`${shown} ${line} ended with ${result.status}: ${result.stderr}`)
+      const texts = `${stdout.slice(0, 500)}${result.stderr}`
+      throw new Error(`${name} ${words.join(' ')} ended with ${result.status}: ${texts}`)
     }
-    return { ms, stdout: readFileSync(output, 'utf8') }
+    return { ms, stdout }
   }
 }

@@ -50,17 +50,34 @@ export interface BrokenLink {
   readonly error: CowpointError
 }
 
+/** Something about a chain that its user should know, though it opens. */
+export interface ChainWarning {
+  readonly code: 'BASE_CHANGED'
+  /** Index of the layer whose base it is. */
+  readonly layerIndex: number
+  /** Of the layer, as qemu-img prints it. */
+  readonly filename: string
+  readonly message: string
+}
+
 /** Images that stand on each other, open. Closing it closes all of them. */
 export class Chain implements AsyncDisposable {
   /** Active first; never empty. */
   readonly layers: readonly Layer[]
   /** What could not be opened, where the caller wanted to be told rather than refused; in the order of the layers. */
   readonly broken: readonly BrokenLink[]
+  /** Bases that are not as their overlays remember them (fingerprint.ts), active layer first. */
+  readonly warnings: readonly ChainWarning[]
   #closed: Promise<void> | undefined
 
-  constructor(layers: readonly Layer[], broken: readonly BrokenLink[] = []) {
+  constructor(
+    layers: readonly Layer[],
+    broken: readonly BrokenLink[] = [],
+    warnings: readonly ChainWarning[] = [],
+  ) {
     this.layers = layers
     this.broken = broken
+    this.warnings = warnings
   }
 
   /** The uppermost layer. */

@@ -1,6 +1,6 @@
 /** The door of chain: names of images, which references they may open, images with all that they stand on, their map, new images. */
 
-export { type BackingName, type BrokenLink, Chain, type Layer } from './chain.ts'
+export { type BackingName, type BrokenLink, Chain, type ChainWarning, type Layer } from './chain.ts'
 export {
   type ConvertOptions,
   type ConvertTarget,
@@ -8,7 +8,15 @@ export {
   convertToNew,
   type Unchanged,
 } from './convert.ts'
+export {
+  type Dependent,
+  type DependentOptions,
+  type Dependents,
+  findDependents,
+} from './dependents.ts'
 export type { FileDriver, Format } from './driver.ts'
+export { type BaseChange, compareBase, compareNamedBase, fingerprintOf } from './fingerprint.ts'
+export type { ScannedImage, ScannedReference, SkippedFile } from './folder-scan.ts'
 export { Gate, type GateOptions, type GateRequest } from './gate.ts'
 export { JoinedDevice } from './joined-device.ts'
 export {
@@ -21,8 +29,10 @@ export {
 export type { LocationOrigin } from './location-error.ts'
 export { filenameOf, type OpenedLocation } from './location-text.ts'
 export { type MapExtent, type MapOptions, mapChain } from './map.ts'
-export { type ImageLayout, NewImage, type NewImageOptions } from './new-image.ts'
+export { type ImageLayout, NewImage, type NewImageOptions, statOf } from './new-image.ts'
 export { type ChainOptions, openChain } from './open.ts'
 export { PROBE_SIZE, probeFormat } from './probe.ts'
 export { folderOf, joinPath } from './reference.ts'
 export { UnflushedDevice } from './unflushed-device.ts'
+export { type Views, viewsOf } from './views.ts'
+export { type GuardOptions, guardBase } from './views-guard.ts'

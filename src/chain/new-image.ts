@@ -9,6 +9,7 @@ import { UsageError } from '../base/errors.ts'
 import type { BlockDevice } from '../block/index.ts'
 import { type CreateOptions, createQcow2, planCreate, Qcow2Image } from '../qcow2/index.ts'
 import { FileDevice, type FileStat, type FileSystem, nodeFiles } from '../storage/index.ts'
+import { parseLocation } from './location.ts'
 import { UnflushedDevice } from './unflushed-device.ts'
 
 /** How a new image is laid out. */
@@ -18,7 +19,7 @@ export type ImageLayout =
 
 /** Where a new image goes, and how big it is. */
 export interface NewImageOptions {
-  /** A path; a block device of the host is filled in place. */
+  /** A path, or `file:path`; a block device of the host is filled in place. */
   readonly location: string
   readonly layout: ImageLayout
   /** Virtual size in bytes. */
@@ -57,7 +58,8 @@ export class NewImage implements AsyncDisposable {
   /** Creates the image. What it made so far is removed where it rejects. */
   static async create(options: NewImageOptions): Promise<NewImage> {
     const files = options.files ?? nodeFiles
-    const place = await findPlace(files, options.location)
+    const { path } = parseLocation(options.location)
+    const place = await findPlace(files, path)
     // Options that do not go together must not cost the file that is there.
     const { layout, size } = options
     if (layout.format === 'qcow2') planCreate({ ...layout.options, size })
@@ -66,7 +68,7 @@ export class NewImage implements AsyncDisposable {
       if (options.layout.format === 'raw') {
         await layRaw(opened.file, place, options)
       } else {
-        await layQcow2(files, opened, options, options.layout.options)
+        await layQcow2(place, opened, options, options.layout.options)
       }
     } catch (error) {
       await closeAll(opened)
@@ -173,14 +175,14 @@ async function layRaw(file: BlockDevice, place: Place, options: NewImageOptions)
 }
 
 async function layQcow2(
-  files: FileSystem,
+  { files, final }: Place,
   opened: Opened,
   options: NewImageOptions,
   layout: Omit<CreateOptions, 'size'>,
 ): Promise<void> {
-  const { size, location } = options
+  const { size } = options
   if (layout.dataFile !== undefined) {
-    const path = resolve(dirname(location), layout.dataFile.name)
+    const path = resolve(dirname(final), layout.dataFile.name)
     const file = await FileDevice.open(files, path, { create: 'replace', growable: true })
     opened.dataFile = options.durable ? file : new UnflushedDevice(file)
     await opened.dataFile.resize(size)
@@ -195,7 +197,7 @@ async function layQcow2(
   })
   opened.image = await Qcow2Image.open(opened.file, {
     writable: true,
-    name: location,
+    name: final,
     ...(dataFile === undefined ? {} : { dataFile }),
     ...(options.backing === undefined ? {} : { backing: options.backing }),
   })

@@ -7,7 +7,7 @@ import { CowpointError } from '../base/errors.ts'
 import type { BlockDevice } from '../block/index.ts'
 import { type OpenOptions, Qcow2Image } from '../qcow2/index.ts'
 import { type FileSystem, nodeFiles } from '../storage/index.ts'
-import { Chain, closeAll, devicesOf, type Layer } from './chain.ts'
+import { Chain, type ChainWarning, closeAll, devicesOf, type Layer } from './chain.ts'
 import type { FileDriver, Format } from './driver.ts'
 import {
   type FindOptions,
@@ -16,6 +16,7 @@ import {
   type LinkedLayer,
   openDevices,
 } from './find-chain.ts'
+import { compareBase } from './fingerprint.ts'
 import { Gate } from './gate.ts'
 import { type Link, linkError } from './link-error.ts'
 import { parseLocation, withFormat } from './location.ts'
@@ -111,7 +112,26 @@ async function openImages(found: FoundChain, options: ChainOptions): Promise<Cha
       ]
     }
   }
-  return new Chain(opened, broken)
+  try {
+    return new Chain(opened, broken, await changedBases(opened))
+  } catch (error) {
+    await closeAll(devicesOf(opened)).catch(() => {})
+    throw error
+  }
+}
+
+/** Looks whether each base still is what the layer on it remembers; a base that another name put there is not asked. */
+async function changedBases(layers: readonly Layer[]): Promise<ChainWarning[]> {
+  const warnings: ChainWarning[] = []
+  for (const [layerIndex, { image, location, filename, backing }] of layers.entries()) {
+    const below = layers[layerIndex + 1]
+    if (image === undefined || below === undefined || location.backing !== undefined) continue
+    const change = await compareBase(image.header, below)
+    if (change === undefined) continue
+    const message = `backing file '${backing?.name}' is not as it was when the image was put on it: it ${change.message}`
+    warnings.push({ code: 'BASE_CHANGED', layerIndex, filename, message })
+  }
+  return warnings
 }
 
 /** The reference that led to a layer; undefined for the active one. */

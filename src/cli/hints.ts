@@ -10,6 +10,8 @@ const HINTS: Readonly<Record<string, (context: CowpointError['context']) => stri
   MISSING_ARGUMENT: usage,
   EXTRA_ARGUMENT: usage,
   SNAPSHOT_NOT_FOUND: () => "'cowpoint snapshot -l' lists the snapshots of an image",
+  BASE_HAS_OVERLAYS: ({ next }) =>
+    `'${next}' makes the first of them independent; --unsafe changes them all`,
   UNKNOWN_FEATURE: () =>
     'the image was made by something newer; another program may know the feature',
 }

@@ -38,6 +38,7 @@ export async function checkCopied(check: CopiedCheck): Promise<void> {
   const flags = new FlagCheck(check)
   const faults = new Map<number, { from: FindingMark; to: FindingMark }>()
   const done = new Set<number>()
+  const isDone = (offset: number) => done.has(offset)
   const end = view.byteLength
   for (let at = 0; at < end; at += 8) {
     const hi = view.getUint32(at)
@@ -65,7 +66,7 @@ export async function checkCopied(check: CopiedCheck): Promise<void> {
       if (fault !== undefined) findings.repeat(fault.from, fault.to)
       continue
     }
-    const table = reader.resident(offset) ?? (await reader.load(view, at))
+    const table = reader.resident(offset) ?? (await reader.load(view, at, isDone))
     const from = findings.mark()
     if (check.outside) for (const missing of flags.missing(table)) await flags.load(missing)
     flags.table(table)

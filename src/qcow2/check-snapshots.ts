@@ -7,6 +7,7 @@ import { hex, readU16, readU32, readU64Rounded, roundUp } from '../base/bytes.ts
 import { type Findings, hexWords } from './check-findings.ts'
 import type { ImageParts } from './image-parts.ts'
 import { LIMIT } from './layout/constants.ts'
+import { decodeName } from './layout/names.ts'
 import type { L1Place } from './walk.ts'
 
 /** What a check needs to know of a snapshot. */
@@ -24,7 +25,6 @@ const ENTRY_LENGTH = 40
 /** Extra data that version 3 demands: VM state size and disk size. */
 const DEMANDED_EXTRA = 16
 const WINDOW = 64 * 1024
-const decoder = new TextDecoder('utf-8', { ignoreBOM: true })
 
 /** Reads the table and adds what is wrong with it to `findings`. */
 export async function readSnapshots(
@@ -111,7 +111,7 @@ function removable(findings: Findings, count: number): void {
 /** Text as C prints it: up to the first NUL. */
 function cText(bytes: Uint8Array): string {
   const end = bytes.indexOf(0)
-  return decoder.decode(end === -1 ? bytes : bytes.subarray(0, end))
+  return decodeName(end === -1 ? bytes : bytes.subarray(0, end))
 }
 
 /** Reads a table from front to back in larger steps. */

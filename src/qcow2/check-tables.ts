@@ -265,14 +265,14 @@ export class TableCounter {
       return
     }
     const offset = compressedOffset(hi, lo, geometry)
-    this.#count(offset, compressedLength(hi, lo, geometry), () => hexWords(offsetHi, lo))
+    this.#count(offset, compressedLength(hi, lo, geometry), [offsetHi, lo])
     this.layout.allocatedClusters++
     this.layout.compressedClusters++
     this.layout.fragmentedClusters++
   }
 
-  /** Counts a range; `offsetText` where the number may be rounded. */
-  #count(offset: number, length: number, offsetText = () => offset.toString(16)): boolean {
+  /** Counts a range; `words` are its offset where the number may be rounded. */
+  #count(offset: number, length: number, words?: readonly [number, number]): boolean {
     const { clusterSize, clusterBits } = this.#parts.geometry
     // The last cluster may reach past the end of the file, but no cluster may lie past it whole.
     if (offset + length - this.#parts.fileLength >= clusterSize) {
@@ -280,7 +280,7 @@ export class TableCounter {
       this.#findings.corruption(
         'REFERENCE_PAST_END',
         () =>
-          `ERROR: counting reference for region exceeding the end of the file by one cluster or more: offset 0x${offsetText()} size 0x${length.toString(16)}`,
+          `ERROR: counting reference for region exceeding the end of the file by one cluster or more: offset 0x${words === undefined ? offset.toString(16) : hexWords(...words)} size 0x${length.toString(16)}`,
         { offset },
       )
       return false

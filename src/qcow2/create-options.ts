@@ -8,6 +8,7 @@ import { UsageError } from '../base/errors.ts'
 import type { LongWork } from '../base/progress.ts'
 import type { BlockDevice } from '../block/index.ts'
 import { LIMIT, SECTOR_SIZE } from './layout/constants.ts'
+import type { HeaderExtension } from './layout/extensions.ts'
 import type { CompressionType } from './layout/header.ts'
 
 /** How much of a new image is set aside at once: nothing, the tables, host space too, or written zeroes too. */
@@ -34,6 +35,8 @@ export interface CreateOptions extends LongWork {
    */
   readonly dataFile?: DataFileOptions | undefined
   readonly preallocation?: Preallocation | undefined
+  /** Header extensions that nobody needs to read the image; left out where the header cluster has little room. */
+  readonly extensions?: readonly HeaderExtension[] | undefined
 }
 
 /** The external data file of a new image. */
@@ -56,6 +59,7 @@ export interface CreatePlan {
   readonly backing: CreateOptions['backing']
   readonly dataFile: DataFileOptions | undefined
   readonly preallocation: Preallocation
+  readonly extensions: readonly HeaderExtension[]
 }
 
 /** The one text for sizes that the format (or this engine) cannot reach. */
@@ -83,6 +87,7 @@ export function planCreate(options: CreateOptions): CreatePlan {
     backing: options.backing,
     dataFile: options.dataFile,
     preallocation: options.preallocation ?? 'off',
+    extensions: options.extensions ?? [],
   }
   checkValues(plan)
   if (plan.extendedL2 && plan.version < 3) {

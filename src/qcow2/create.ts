@@ -30,6 +30,8 @@ const HEADER_LENGTH = 112
 /** Smaller clusters have no room for the names of features beside a backing file name. */
 const FEATURE_NAMES_ABOVE = 4096
 const BATCH_SIZE = 1024 * 1024
+/** Header bytes that wished-for extensions leave free. */
+const SPARE_LENGTH = 64
 
 /**
  * Makes `file` a new, empty image. What the file held is lost; the device stays the caller's and open.
@@ -122,8 +124,9 @@ function encodeNewHeader(plan: CreatePlan, layout: CreateLayout): Uint8Array {
   const { backing, dataFile } = plan
   const nameLength = new TextEncoder().encode(backing?.name ?? '').length
   if (nameLength > LIMIT.backingNameLength) throw nameRefused(plan, 'Invalid argument')
+  const wished = plan.extensions.length === 0 ? plan : roomyPlan(plan, layout)
   try {
-    return encodeHeader(newHeader(plan, layout))
+    return encodeHeader(newHeader(wished, layout))
   } catch (error) {
     if (!(error instanceof UsageError) || error.code !== 'HEADER_FULL') throw error
     if (backing !== undefined && fits({ ...plan, backing: undefined }, layout)) {
@@ -133,6 +136,13 @@ function encodeNewHeader(plan: CreatePlan, layout: CreateLayout): Uint8Array {
       context: { clusterSize: layout.geometry.clusterSize, dataFile: dataFile?.name ?? '' },
     })
   }
+}
+
+/** Without the extensions that nobody needs, where those would take room that later changes of the header may want. */
+function roomyPlan(plan: CreatePlan, layout: CreateLayout): CreatePlan {
+  const spare = { type: EXTENSION.baseFingerprint, data: new Uint8Array(SPARE_LENGTH) }
+  const crowded = { ...plan, extensions: [...plan.extensions, spare] }
+  return fits(crowded, layout) ? plan : { ...plan, extensions: [] }
 }
 
 function nameRefused({ backing }: CreatePlan, why: string): UsageError {
@@ -190,6 +200,7 @@ function newExtensions(plan: CreatePlan, clusterSize: number): HeaderExtension[]
   if (format !== undefined) list.push(textExtension(EXTENSION.backingFormat, format))
   const { dataFile, version } = plan
   if (dataFile !== undefined) list.push(textExtension(EXTENSION.dataFile, dataFile.name))
+  list.push(...plan.extensions)
   if (version === 3 && clusterSize > FEATURE_NAMES_ABOVE) list.push(featureNameTable())
   return list
 }

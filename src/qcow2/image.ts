@@ -11,32 +11,35 @@ import {
   type BlockSizes,
   type Capabilities,
   checkRange,
-  checkSize,
   deviceClosed,
   type Extent,
 } from '../block/index.ts'
+import { emptyDisk } from './empty-disk.ts'
 import { discardGuest, zeroGuest } from './io/discard.ts'
-import { guestExtents } from './io/extents.ts'
-import { type ReadView, readGuest } from './io/read.ts'
+import { guestExtents, guestMapping } from './io/extents.ts'
+import { activeView, readGuest } from './io/read.ts'
 import { writeGuest } from './io/write.ts'
 import { writeCompressedGuest } from './io/write-compressed.ts'
 import { EXTENSION, INCOMPATIBLE } from './layout/constants.ts'
 import { extensionText } from './layout/extensions.ts'
-import { type Geometry, vmStateOffset } from './layout/geometry.ts'
+import type { Geometry } from './layout/geometry.ts'
 import { type Header, hasIncompatible } from './layout/header.ts'
 import type { SnapshotRecord } from './layout/snapshot-table.ts'
+import { type MergeOptions, type MergeSource, mergeDisk } from './merge-disk.ts'
 import { beginChange, beginGuestWrite } from './metadata/begin-write.ts'
 import { type BitmapRecord, readBitmapDirectory } from './metadata/bitmap-store.ts'
 import { commit } from './metadata/commit.ts'
+import { rewriteBacking } from './metadata/header-rewrite.ts'
+import type { BackingName } from './metadata/header-switch.ts'
 import { HostFile } from './metadata/host-file.ts'
-import { type Mapping, map, resident } from './metadata/mapping.ts'
+import type { Mapping } from './metadata/mapping.ts'
 import { openState } from './metadata/open-state.ts'
 import { dataFileIsRaw, type Qcow2State } from './metadata/state.ts'
 import { rebuildRefcounts } from './rebuild.ts'
-import { growDisk } from './resize.ts'
+import { growDisk, isGrowth } from './resize.ts'
 import { SnapshotView } from './snapshot-view.ts'
 import { applySnapshot, createSnapshot, deleteSnapshot, type SnapshotOptions } from './snapshots.ts'
-import { growVmState } from './vm-state.ts'
+import { readVmState, writeVmState } from './vm-state.ts'
 
 /** How an image is opened. */
 export interface OpenOptions {
@@ -64,6 +67,9 @@ export class Qcow2Image implements BlockDevice {
   readonly blockSizes: BlockSizes
   readonly #state: Qcow2State
   #closed = false
+  /** Calls that have not ended yet. */
+  #workCount = 0
+  #onIdle: (() => void) | undefined
 
   private constructor(state: Qcow2State) {
     this.#state = state
@@ -146,6 +152,22 @@ export class Qcow2Image implements BlockDevice {
     this.#state.backing = device
   }
 
+  /** Changes what the image says lies below it, all or nothing; bytes and the device below stay as they are. */
+  setBacking(reference: BackingName | undefined): Promise<void> {
+    return this.#structural(() => rewriteBacking(this.#state, reference))
+  }
+
+  /** Takes over what `source` holds, all or nothing; see merge-disk.ts. */
+  mergeDisk(source: MergeSource, options: MergeOptions = {}): Promise<void> {
+    this.#checkWritable(0, 0)
+    return this.#work(() => mergeDisk(this.#state, source, options))
+  }
+
+  /** Frees all that the active disk holds, all or nothing, so that it reads as what lies below. */
+  emptyDisk(options: LongWork = {}): Promise<void> {
+    return this.#structural(() => emptyDisk(this.#state, options))
+  }
+
   /** Hands over the external data file. */
   attachDataFile(device: BlockDevice): void {
     if (this.#state.externalData) this.#state.data = new HostFile(device)
@@ -153,12 +175,25 @@ export class Qcow2Image implements BlockDevice {
 
   async read(offset: number, target: Uint8Array): Promise<void> {
     this.#check(offset, target.length)
-    await readGuest(this.#state, await this.#view(), offset, target)
+    this.#workCount++
+    try {
+      const state = this.#state
+      if (state.l1 === undefined) await state.loadL1()
+      await readGuest(state, activeView(state), offset, target)
+    } finally {
+      this.#workEnded()
+    }
   }
 
   async write(offset: number, source: Uint8Array): Promise<void> {
     this.#checkWritable(offset, source.length)
-    if (source.length > 0) await writeGuest(this.#state, offset, source)
+    if (source.length === 0) return
+    this.#workCount++
+    try {
+      await writeGuest(this.#state, offset, source)
+    } finally {
+      this.#workEnded()
+    }
   }
 
   /**
@@ -167,7 +202,8 @@ export class Qcow2Image implements BlockDevice {
    */
   async writeCompressed(offset: number, source: Uint8Array): Promise<void> {
     this.#checkWritable(offset, source.length)
-    if (source.length > 0) await writeCompressedGuest(this.#state, offset, source)
+    if (source.length === 0) return
+    await this.#work(() => writeCompressedGuest(this.#state, offset, source))
   }
 
   async writeZeroes(
@@ -176,45 +212,48 @@ export class Qcow2Image implements BlockDevice {
     options: { mayDiscard?: boolean } = {},
   ): Promise<void> {
     this.#checkWritable(offset, length)
-    await zeroGuest(this.#state, offset, length, { mayDiscard: options.mayDiscard ?? false })
+    const { mayDiscard = false } = options
+    await this.#work(() => zeroGuest(this.#state, offset, length, { mayDiscard }))
   }
 
   /** Frees whole clusters; they read as zeroes then (version 2: as the backing, or zeroes without one). */
   async discard(offset: number, length: number): Promise<void> {
     this.#checkWritable(offset, length)
-    if (length > 0) await discardGuest(this.#state, offset, length)
+    if (length > 0) await this.#work(() => discardGuest(this.#state, offset, length))
   }
 
   async extents(offset: number, length: number): Promise<readonly Extent[]> {
     this.#check(offset, length)
-    return guestExtents(this.#state, await this.#view(), offset, length)
+    return this.#work(async () => {
+      await this.#state.loadL1()
+      return guestExtents(this.#state, activeView(this.#state), offset, length)
+    })
   }
 
   /** Where the run that starts at `offset` lies in this layer; clipped to `length`. */
   async map(offset: number, length: number): Promise<Mapping> {
     this.#check(offset, length)
-    const { l1 } = await this.#view()
-    return resident(this.#state, l1, offset, length) ?? (await map(this.#state, l1, offset, length))
+    return this.#work(async () => {
+      await this.#state.loadL1()
+      return guestMapping(this.#state, activeView(this.#state), offset, length)
+    })
   }
 
   async flush(): Promise<void> {
     this.#checkOpen()
-    if (this.#state.writable) await this.#state.mutex.run(() => commit(this.#state))
+    const state = this.#state
+    if (state.writable) await this.#work(() => state.mutex.run(() => commit(state)))
   }
 
   /** Makes the disk larger; shrinking is a UsageError, code `SHRINK_NOT_SUPPORTED`. */
   async resize(size: number): Promise<void> {
     this.#checkWritable(0, 0)
-    checkSize(size)
-    if (size % 512 !== 0) {
-      throw new UsageError('INVALID_SIZE', `virtual size ${size} is not a multiple of 512`)
-    }
-    if (size < this.size) {
-      throw new UsageError('SHRINK_NOT_SUPPORTED', 'shrinking a qcow2 image is not supported')
-    }
-    if (size === this.size) return
-    await beginGuestWrite(this.#state)
-    await this.#state.ranges.run(0, EVERYTHING, 'exclusive', () => growDisk(this.#state, size))
+    const state = this.#state
+    if (!isGrowth(state, size)) return
+    await this.#work(async () => {
+      await beginGuestWrite(state)
+      await state.ranges.run(0, EVERYTHING, 'exclusive', () => growDisk(state, size))
+    })
   }
 
   /** The internal snapshots, oldest first. */
@@ -229,44 +268,49 @@ export class Qcow2Image implements BlockDevice {
 
   /** Makes the active disk what the snapshot is, its size too; what was only on the disk is freed. */
   async applySnapshot(snapshot: SnapshotRecord, options: LongWork = {}): Promise<void> {
+    this.#checkWritable(0, 0)
     this.#checkSnapshot(snapshot)
-    await beginGuestWrite(this.#state)
-    await this.#structural(() => applySnapshot(this.#state, snapshot, options))
+    await this.#work(async () => {
+      await beginGuestWrite(this.#state)
+      await this.#structural(() => {
+        this.#checkSnapshot(snapshot)
+        return applySnapshot(this.#state, snapshot, options)
+      })
+    })
   }
 
   /** Removes a snapshot; what only it referred to is freed. */
   async deleteSnapshot(snapshot: SnapshotRecord, options: LongWork = {}): Promise<void> {
+    this.#checkWritable(0, 0)
     this.#checkSnapshot(snapshot)
-    await this.#structural(() => deleteSnapshot(this.#state, snapshot, options))
+    await this.#structural(() => {
+      this.#checkSnapshot(snapshot)
+      return deleteSnapshot(this.#state, snapshot, options)
+    })
   }
 
   /** A snapshot as a read-only device; it lives as long as this image. */
   async openSnapshot(snapshot: SnapshotRecord): Promise<SnapshotView> {
+    this.#checkOpen()
     this.#checkSnapshot(snapshot)
-    return SnapshotView.open(this.#state, snapshot)
+    return this.#work(() => SnapshotView.open(this.#state, snapshot))
   }
 
   /** Reads VM state, of the active disk or of a snapshot; `offset` counts from its beginning. */
   async readVmState(offset: number, target: Uint8Array, snapshot?: SnapshotRecord): Promise<void> {
     this.#checkOpen()
-    const state = this.#state
     if (snapshot === undefined) {
-      const start = vmStateOffset(this.size, this.geometry)
-      return readGuest(state, await this.#view(), start + offset, target)
+      return this.#work(() => readVmState(this.#state, offset, target))
     }
-    this.#checkSnapshot(snapshot)
     checkRange(snapshot.vmStateSize, offset, target.length)
-    const view = await SnapshotView.open(state, snapshot)
-    await view.readVmState(offset, target)
+    const view = await this.openSnapshot(snapshot)
+    await this.#work(() => view.readVmState(offset, target))
   }
 
   /** Writes VM state behind the active disk; `createSnapshot` with its size makes it a snapshot's. */
   async writeVmState(offset: number, source: Uint8Array): Promise<void> {
     this.#checkWritable(0, 0)
-    const state = this.#state
-    const start = vmStateOffset(this.size, this.geometry)
-    await growVmState(state, start + offset + source.length)
-    await writeGuest(state, start + offset, source)
+    await this.#work(() => writeVmState(this.#state, offset, source))
   }
 
   /** The persistent dirty bitmaps, as the directory lists them; none where the bitmaps bit is clear. */
@@ -275,13 +319,15 @@ export class Qcow2Image implements BlockDevice {
     return readBitmapDirectory(this.file, this.#state.header)
   }
 
-  /** Brings everything to the file, stores the bitmaps and closes the file; a broken image only closes. */
+  /** Waits for what is under way, brings all of it to the file, bitmaps too, and closes that; a broken image only closes. */
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
     try {
+      if (this.#workCount > 0) await new Promise<void>((resolve) => (this.#onIdle = resolve))
       await this.#state.ranges.run(0, EVERYTHING, 'exclusive', () => this.#finish())
     } finally {
+      await this.#state.quarantine.reads.drain()
       await this.file.close()
     }
   }
@@ -305,17 +351,29 @@ export class Qcow2Image implements BlockDevice {
   async #structural<T>(verb: () => Promise<T>): Promise<T> {
     this.#checkWritable(0, 0)
     const state = this.#state
-    return state.ranges.run(0, EVERYTHING, 'exclusive', () =>
-      state.mutex.run(async () => {
-        await beginChange(state)
-        return verb()
-      }),
+    return this.#work(() =>
+      state.ranges.run(0, EVERYTHING, 'exclusive', () =>
+        state.mutex.run(async () => {
+          await beginChange(state)
+          return verb()
+        }),
+      ),
     )
   }
 
-  async #view(): Promise<ReadView> {
-    const state = this.#state
-    return { l1: state.l1 ?? (await state.loadL1()), size: state.header.size }
+  /** Does something that `close` must wait for. */
+  async #work<T>(action: () => Promise<T>): Promise<T> {
+    this.#workCount++
+    try {
+      return await action()
+    } finally {
+      this.#workEnded()
+    }
+  }
+
+  #workEnded(): void {
+    this.#workCount--
+    if (this.#workCount === 0) this.#onIdle?.()
   }
 
   #check(offset: number, length: number): void {
@@ -335,7 +393,6 @@ export class Qcow2Image implements BlockDevice {
   }
 
   #checkSnapshot(snapshot: SnapshotRecord): void {
-    this.#checkOpen()
     if (this.snapshots.includes(snapshot)) return
     throw new UsageError('SNAPSHOT_NOT_FOUND', `snapshot ${snapshot.id} is not in this image`)
   }

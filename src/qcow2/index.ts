@@ -12,8 +12,8 @@ export { describeImage, type Qcow2Description } from './describe.ts'
 export { type OpenOptions, Qcow2Image } from './image.ts'
 export type { BitmapRecord } from './layout/bitmap-directory.ts'
 export { EXTENSION, INCOMPATIBLE } from './layout/constants.ts'
-export { extensionText } from './layout/extensions.ts'
-export type { Geometry } from './layout/geometry.ts'
+export { extensionText, type HeaderExtension } from './layout/extensions.ts'
+export { type Geometry, l1EntriesFor } from './layout/geometry.ts'
 export {
   type CompressionType,
   type Header,
@@ -31,7 +31,9 @@ export {
   measureQcow2,
   measureRaw,
 } from './measure.ts'
+export type { MergeOptions, MergeSource } from './merge-disk.ts'
+export type { BackingName } from './metadata/header-switch.ts'
 export type { Mapping } from './metadata/mapping.ts'
-export { readHeader } from './metadata/open-state.ts'
+export { readHeader, readSnapshots } from './metadata/open-state.ts'
 export { SnapshotView } from './snapshot-view.ts'
 export type { SnapshotOptions } from './snapshots.ts'

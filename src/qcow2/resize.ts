@@ -7,6 +7,7 @@
 import { breathe } from '../base/breathe.ts'
 import { divideUp, roundUp } from '../base/bytes.ts'
 import { UsageError } from '../base/errors.ts'
+import { checkSize } from '../block/index.ts'
 import { backingShows } from './io/copy-on-write.ts'
 import { clearHeld, zeroHeld } from './io/discard.ts'
 import { writeHeld } from './io/write.ts'
@@ -20,18 +21,33 @@ import { Transaction } from './metadata/transaction.ts'
 import { writeL1 } from './snapshots.ts'
 import { changeReferences, TreeWork, treeTables } from './table-tree.ts'
 
+/** Whether the disk is smaller than `size`; throws a UsageError where it is larger, or where no disk can have that size. */
+export function isGrowth(state: Qcow2State, size: number): boolean {
+  checkSize(size)
+  if (size % 512 !== 0) {
+    throw new UsageError('INVALID_SIZE', `virtual size ${size} is not a multiple of 512`)
+  }
+  if (size >= state.header.size) return size > state.header.size
+  throw new UsageError('SHRINK_NOT_SUPPORTED', 'shrinking a qcow2 image is not supported')
+}
+
 /** Grows the disk to `size` bytes. The caller holds the whole guest range, and not the mutex. */
 export async function growDisk(state: Qcow2State, size: number): Promise<void> {
-  checkGrowth(state, size)
-  await state.mutex.run(() => prepareL1(state, l1EntriesFor(size, state.geometry)))
-  await emptyNewBytes(state, size)
-  if (dataFileIsRaw(state)) await state.dataFile.resize(size)
+  await prepareGrowth(state, size)
   await state.mutex.run(() =>
     Transaction.run(state, async (transaction) => {
       const { header, ...bitmaps } = await planBitmaps(state, transaction, size)
       await transaction.commit({ ...bitmaps, header: { ...header, size } })
     }),
   )
+}
+
+/** Does all that nobody can see yet, so that the disk can end at `size` with the next switch. As `growDisk` otherwise. */
+export async function prepareGrowth(state: Qcow2State, size: number): Promise<void> {
+  checkGrowth(state, size)
+  await state.mutex.run(() => prepareL1(state, l1EntriesFor(size, state.geometry)))
+  await emptyNewBytes(state, size)
+  if (dataFileIsRaw(state)) await state.dataFile.resize(size)
 }
 
 function checkGrowth(state: Qcow2State, size: number): void {

@@ -9,11 +9,11 @@ import {
   type Extent,
   readOnly,
 } from '../block/index.ts'
-import { guestExtents } from './io/extents.ts'
+import { guestExtents, guestMapping } from './io/extents.ts'
 import { type ReadView, readGuest } from './io/read.ts'
 import { vmStateOffset } from './layout/geometry.ts'
 import type { SnapshotRecord } from './layout/snapshot-table.ts'
-import { type Mapping, map } from './metadata/mapping.ts'
+import type { Mapping } from './metadata/mapping.ts'
 import { type Qcow2State, readL1 } from './metadata/state.ts'
 
 /** A snapshot's disk. It ends with the image, or when the snapshot is deleted. */
@@ -44,9 +44,14 @@ export class SnapshotView implements BlockDevice {
 
   /** Reads the snapshot's L1 table. */
   static async open(state: Qcow2State, snapshot: SnapshotRecord): Promise<SnapshotView> {
-    const l1 = await readL1(state.host, snapshot.l1TableOffset, snapshot.l1Size)
     const size = snapshot.diskSize ?? state.header.size
-    return new SnapshotView(state, snapshot, { l1, size })
+    const epoch = state.quarantine.reads.enter()
+    try {
+      const l1 = await readL1(state.host, snapshot.l1TableOffset, snapshot.l1Size)
+      return new SnapshotView(state, snapshot, { l1, size })
+    } finally {
+      state.quarantine.reads.leave(epoch)
+    }
   }
 
   async read(offset: number, target: Uint8Array): Promise<void> {
@@ -56,6 +61,7 @@ export class SnapshotView implements BlockDevice {
 
   /** Reads VM state; `offset` counts from its beginning. */
   async readVmState(offset: number, target: Uint8Array): Promise<void> {
+    this.#checkThere()
     const start = vmStateOffset(this.size, this.#state.geometry)
     await readGuest(this.#state, this.#view, start + offset, target)
   }
@@ -68,7 +74,7 @@ export class SnapshotView implements BlockDevice {
   /** Where the run that starts at `offset` lies in this layer; clipped to `length`. */
   async map(offset: number, length: number): Promise<Mapping> {
     this.#check(offset, length)
-    return map(this.#state, this.#view.l1, offset, length)
+    return guestMapping(this.#state, this.#view, offset, length)
   }
 
   async write(): Promise<void> {
@@ -94,9 +100,12 @@ export class SnapshotView implements BlockDevice {
   async [Symbol.asyncDispose](): Promise<void> {}
 
   #check(offset: number, length: number): void {
-    if (!this.#state.snapshots.includes(this.#snapshot)) {
-      throw new UsageError('SNAPSHOT_NOT_FOUND', 'snapshot was deleted while it was open')
-    }
+    this.#checkThere()
     checkRange(this.size, offset, length)
+  }
+
+  #checkThere(): void {
+    if (this.#state.snapshots.includes(this.#snapshot)) return
+    throw new UsageError('SNAPSHOT_NOT_FOUND', 'snapshot was deleted while it was open')
   }
 }

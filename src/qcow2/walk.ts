@@ -77,7 +77,8 @@ export interface WalkOptions {
 
 /** L2 tables are read in runs of up to this many bytes. */
 const RUN_LENGTH = 1024 * 1024
-const MIB = 1024 * 1024
+/** So many bytes of tables are read even where the file is shorter, so that small images can be judged whatever they say. */
+const SLACK = 64 * 1024 * 1024
 
 /** Goes through the whole image. Resolves to the name of the in-use bitmap at whose broken table it stopped, if any. */
 export async function walkImage(
@@ -180,6 +181,7 @@ class L2Walk {
   readonly #repeats: ReadonlyMap<number, number> | undefined
   readonly #told = new Set<number>()
   readonly #reader: L2Reader
+  readonly #budget: TableBudget | undefined
 
   constructor(
     parts: ImageParts,
@@ -192,12 +194,15 @@ class L2Walk {
     this.#options = options
     this.#repeats = repeats
     this.#reader = new L2Reader(parts)
+    // Whoever asks for a replay has seen that it ends.
+    this.#budget = options.replay ? undefined : new TableBudget(parts, 'L2 tables')
   }
 
   async table(l1: Uint8Array, active: boolean): Promise<void> {
     const { clusterSize } = this.#parts.geometry
     const visitor = this.#visitor
     const view = viewOf(l1)
+    const isTold = (offset: number) => this.#told.has(offset / clusterSize)
     for (let at = 0; at < l1.length; at += 8) {
       const hi = view.getUint32(at)
       const lo = view.getUint32(at + 4)
@@ -213,7 +218,8 @@ class L2Walk {
         continue
       }
       if (weight > 1) this.#told.add(cluster)
-      const table = this.#reader.resident(offset) ?? (await this.#reader.load(view, at))
+      this.#budget?.spend(clusterSize)
+      const table = this.#reader.resident(offset) ?? (await this.#reader.load(view, at, isTold))
       visitor.l2Table(table, { offset, active, weight })
       this.#options.onTable?.()
       const pause = breathe(this.#options.signal)
@@ -226,7 +232,6 @@ class L2Walk {
 export class L2Reader {
   readonly #host: HostFile
   readonly #clusterSize: number
-  readonly #budget: TableBudget
   readonly #buffer: Uint8Array
   #start = 0
   #end = 0
@@ -234,7 +239,6 @@ export class L2Reader {
   constructor(parts: ImageParts) {
     this.#host = parts.host
     this.#clusterSize = parts.geometry.clusterSize
-    this.#budget = new TableBudget(parts, 'L2 tables')
     const longest = Math.max(this.#clusterSize, Math.min(RUN_LENGTH, parts.fileLength))
     this.#buffer = new Uint8Array(longest)
   }
@@ -245,23 +249,30 @@ export class L2Reader {
     return new DataView(this.#buffer.buffer, offset - this.#start, this.#clusterSize)
   }
 
-  /** Reads the table of the L1 entry at byte `at`, and those after it that adjoin in the file. */
-  async load(l1: DataView, at: number): Promise<DataView> {
+  /** Reads the table of the L1 entry at byte `at`, and those after it that adjoin in the file and are not known. */
+  async load(l1: DataView, at: number, isKnown: (offset: number) => boolean): Promise<DataView> {
     const offset = offsetAt(l1, at)
-    const length = this.#runLength(l1, at, offset)
+    const length = this.#runLength(l1, at, offset, isKnown)
     this.#start = this.#end = 0
-    this.#budget.spend(length)
     await this.#host.read(offset, this.#buffer.subarray(0, length))
     this.#start = offset
     this.#end = offset + length
     return new DataView(this.#buffer.buffer, 0, this.#clusterSize)
   }
 
-  #runLength(l1: DataView, at: number, offset: number): number {
+  #runLength(
+    l1: DataView,
+    at: number,
+    offset: number,
+    isKnown: (offset: number) => boolean,
+  ): number {
     let length = this.#clusterSize
     for (let next = at + 8; next < l1.byteLength; next += 8) {
-      if (length + this.#clusterSize > this.#buffer.length) break
-      if (offsetAt(l1, next) !== offset + length || offset + length >= this.#host.size) break
+      const end = offset + length
+      if (length + this.#clusterSize > this.#buffer.length || end >= this.#host.size) break
+      const nextOffset = offsetAt(l1, next)
+      if (nextOffset === 0) continue
+      if (nextOffset !== end || isKnown(end)) break
       length += this.#clusterSize
     }
     return length
@@ -307,7 +318,7 @@ function usedBitmapEntries(table: Uint8Array, clusterSize: number): number[] | u
   return used
 }
 
-/** Ends a walk whose tables lie over each other so often that reading all of them would take for ever. */
+/** Ends a walk whose tables lie over each other, so that there would be far more to read than the file is long. */
 class TableBudget {
   readonly #what: string
   readonly #fileLength: number
@@ -316,7 +327,7 @@ class TableBudget {
   constructor(parts: ImageParts, what: string) {
     this.#what = what
     this.#fileLength = parts.fileLength
-    this.#left = 4 * parts.fileLength + 256 * MIB
+    this.#left = parts.fileLength + SLACK
   }
 
   spend(length: number): void {
@@ -324,7 +335,7 @@ class TableBudget {
     if (this.#left >= 0) return
     throw new ImageError(
       'TABLES_OVERLAP',
-      `${this.#what} overlap: together they are over four times as long as the file (${formatSize(this.#fileLength)})`,
+      `${this.#what} overlap: together they are longer than the file (${formatSize(this.#fileLength)})`,
       { context: { structure: this.#what } },
     )
   }

@@ -1,9 +1,10 @@
 /** `convert` as a command, where qemu-img has no counterpart or another opinion: streams, backing files, failures, words. */
 
+import { spawn } from 'node:child_process'
 import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { runBuiltCli, runCli } from '../support/run-cli.ts'
+import { builtCli, runBuiltCli, runCli } from '../support/run-cli.ts'
 import { tempFolder } from '../support/temp.ts'
 
 const MIB = 1024 * 1024
@@ -62,6 +63,20 @@ describe('convert and streams', () => {
     })
     expect(status).toBe(1)
     expect(stderr).toContain('[NOT_SUPPORTED]')
+  })
+})
+
+describe('convert and signals', () => {
+  it('ends when it is interrupted while nothing comes in, and leaves nothing', async () => {
+    const cwd = tempFolder()
+    const child = spawn(process.execPath, [await builtCli(), 'convert', '-', 'out.raw'], { cwd })
+    const ended = new Promise<number | null>((resolve) => child.once('close', resolve))
+    child.stdin.on('error', () => {})
+    child.stdin.write('some')
+    while (readdirSync(cwd).length === 0) await new Promise((resolve) => setTimeout(resolve, 5))
+    child.kill('SIGINT')
+    expect(await ended).toBe(130)
+    expect(readdirSync(cwd)).toEqual([])
   })
 })
 

@@ -99,6 +99,8 @@ const SCRIPTS: readonly Script[] = [
       'truncate 1x',
       'truncate',
       'truncate -m nosuch 2M',
+      'truncate -m full 2M',
+      'map',
       'read 1M 512k',
       'read 1M 600k',
     ],

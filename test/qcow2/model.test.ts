@@ -5,10 +5,17 @@
 
 import fc from 'fast-check'
 import { describe, test } from 'vitest'
+import { jitter } from './image-devices.ts'
 import { memorySubject, NAMED_SHAPES, shapeArbitrary } from './model-geometry.ts'
 import { stepsArbitrary, Walk } from './model-steps.ts'
 
 const FACTOR = Number(process.env.COWPOINT_RUNS ?? '1')
+/** Making a failure smaller may take this long; what was found by then is printed. */
+const LIMIT_MS = 60_000 * Math.max(1, FACTOR)
+
+function parameters(runCount: number) {
+  return { numRuns: Math.ceil(runCount * FACTOR), interruptAfterTimeLimit: LIMIT_MS }
+}
 
 describe('an image reads as its model after any steps', () => {
   test.each(Object.entries(NAMED_SHAPES))(
@@ -18,10 +25,10 @@ describe('an image reads as its model after any steps', () => {
         fc.asyncProperty(stepsArbitrary, async (steps) => {
           await Walk.run(await memorySubject(shape), steps)
         }),
-        { numRuns: Math.ceil(5 * FACTOR) },
+        parameters(shape.clusterSize > 65_536 ? 2 : 5),
       )
     },
-    120_000 * Math.max(1, FACTOR),
+    LIMIT_MS + 30_000,
   )
 
   test(
@@ -31,9 +38,27 @@ describe('an image reads as its model after any steps', () => {
         fc.asyncProperty(shapeArbitrary, stepsArbitrary, async (shape, steps) => {
           await Walk.run(await memorySubject(shape), steps)
         }),
-        { numRuns: Math.ceil(40 * FACTOR) },
+        parameters(25),
       )
     },
-    120_000 * Math.max(1, FACTOR),
+    LIMIT_MS + 30_000,
+  )
+
+  test(
+    'also on a file that answers late, now this call first and now that',
+    async () => {
+      await fc.assert(
+        fc.asyncProperty(
+          shapeArbitrary,
+          stepsArbitrary,
+          fc.nat(10_000),
+          async (shape, steps, seed) => {
+            await Walk.run(await memorySubject(shape, jitter(seed)), steps)
+          },
+        ),
+        parameters(25),
+      )
+    },
+    LIMIT_MS + 30_000,
   )
 })

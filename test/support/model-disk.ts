@@ -106,7 +106,10 @@ export class ModelDisk {
     const reachesEnd = offset + length === this.#size
     const end = reachesEnd ? this.#size : Math.floor((offset + length) / clusterSize) * clusterSize
     if (start >= end) return
-    if (!overBacking) return this.zero(start, end - start)
+    if (!overBacking) {
+      this.zero(start, end - start)
+      return
+    }
     // Clusters are whole sectors; behind the end of the disk nothing is remembered.
     for (let at = start; at < end; at += SECTOR) this.#sectors.delete(at / SECTOR)
   }

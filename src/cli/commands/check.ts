@@ -9,6 +9,7 @@ import type { Context } from '../context.ts'
 import { choice, converted, text, toggle } from '../options.ts'
 import type { Output } from '../output.ts'
 import { prettyJson } from '../report.ts'
+import { warnOfNamedBase } from './base-warning.ts'
 import { checkLines, checkObject } from './check-text.ts'
 import { imageLocation, imageSourceOptions, openImage, unknownDriver } from './image-source.ts'
 
@@ -52,6 +53,7 @@ export const command = defineCommand({
     const { file } = chain.active
     const format = asked ?? (await probe(file))
     if (format !== 'qcow2') return await refuseFormat(name, format, context)
+    await warnOfNamedBase(chain.active, name, context)
     const report = await context.withProgress(
       { label: 'check', unit: 'items', quiet: options.quiet },
       (onProgress) =>

@@ -1,7 +1,7 @@
 /** The options of `convert`, and the checks that need no image; the order of checks and their words are qemu-img's. */
 
 import { UsageError } from '../../base/errors.ts'
-import type { ImageLayout } from '../../chain/new-image.ts'
+import type { ImageLayout } from '../../chain/index.ts'
 import { type OptionValues, text, texts, toggle } from '../options.ts'
 import {
   type CreateValues,
@@ -85,7 +85,11 @@ export const convertOptions = {
   offload: toggle({ flags: '-C --copy-range-offloading', summary: 'accepted', hidden: true }),
   bitmaps: toggle({ flags: '--bitmaps', summary: 'not supported', hidden: true }),
   skipBroken: toggle({ flags: '--skip-broken-bitmaps', summary: 'not supported', hidden: true }),
-  targetImageOpts: toggle({ flags: '--target-image-opts', summary: 'not supported', hidden: true }),
+  targetImageOpts: toggle({
+    flags: '--target-image-opts',
+    summary: 'with -n: the target is a list of options',
+    hidden: true,
+  }),
   forceShare: imageSourceOptions.forceShare,
   imageOpts: imageSourceOptions.imageOpts,
   objects: imageSourceOptions.objects,

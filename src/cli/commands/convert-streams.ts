@@ -10,6 +10,7 @@ import type { BlockDevice } from '../../block/index.ts'
 import { FileDevice, nodeFiles } from '../../storage/index.ts'
 import type { Context } from '../context.ts'
 import type { Output } from '../output.ts'
+import { stdinChunks } from './stdin-chunks.ts'
 
 const CHUNK_SIZE = 1024 * 1024
 
@@ -33,8 +34,7 @@ export async function storeStdin(
     const file = await FileDevice.open(nodeFiles, path, { create: 'new', growable: true })
     try {
       let end = 0
-      for await (const chunk of context.stdin) {
-        context.signal.throwIfAborted()
+      for await (const chunk of stdinChunks(context)) {
         // Zeroes stay holes; the size at the end makes up for those at the end.
         if (!isZero(chunk)) await file.write(end, chunk)
         end += chunk.length

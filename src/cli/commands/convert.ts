@@ -3,18 +3,23 @@
  * chain/convert.ts's; here the images are opened and put together.
  */
 
-import { dirname } from 'node:path'
 import { UsageError } from '../../base/errors.ts'
 import type { BlockDevice } from '../../block/index.ts'
 import {
+  type Chain,
   type ConvertOptions,
   type ConvertTarget,
   convertInto,
   convertToNew,
+  fingerprintOf,
+  folderOf,
+  type ImageLayout,
+  JoinedDevice,
+  joinPath,
+  parseLocation,
+  protocolOf,
   type Unchanged,
-} from '../../chain/convert.ts'
-import type { Chain } from '../../chain/index.ts'
-import { JoinedDevice } from '../../chain/joined-device.ts'
+} from '../../chain/index.ts'
 import { isSameFile } from '../../storage/index.ts'
 import { defineCommand } from '../command.ts'
 import type { Context } from '../context.ts'
@@ -156,7 +161,11 @@ async function convertToExisting(
 ): Promise<void> {
   const { options, plan, target, context } = work
   const chain = stack.use(
-    await openSource(context, target, { format: plan.format, writable: true }),
+    await openSource(context, target, {
+      format: options.targetImageOpts ? options.targetFormat : plan.format,
+      imageOpts: options.targetImageOpts,
+      writable: true,
+    }),
   )
   const { device } = chain
   const { image } = chain.active
@@ -166,7 +175,7 @@ async function convertToExisting(
       context: { sourceSize: source.device.size, targetSize: device.size },
     })
   }
-  await refuseSourceAsTarget(source.chains, target)
+  await refuseSourceAsTarget(source.chains, chain.active.path)
   // What the target reads as now is as good as a backing file that reads so.
   const unchanged = options.backing === undefined ? undefined : { backing: device }
   const into: ConvertTarget = {
@@ -191,32 +200,37 @@ async function convertToCreated(source: OpenedSource, work: Work, stack: OpenSta
   for (const wish of unservedWishes(readCreateValues(plan.format, options.lists))) {
     await context.warn(wish, target)
   }
-  await refuseSourceAsTarget(source.chains, target)
+  await refuseSourceAsTarget(source.chains, target, created.layout)
   const unchanged = await openBacking(source, created, work, stack)
   const { durable } = plan
   const backing = unchanged?.backing
+  const layout = remembering(created.layout, unchanged?.fingerprint)
   await withProgress(work, (progress) =>
     convertToNew(
       source.device,
-      { location: target, layout: created.layout, durable, backing },
+      { location: target, layout, durable, backing },
       { ...progress, unchanged, compress: options.compress },
     ),
   )
 }
 
+interface OpenedBacking extends Unchanged {
+  readonly fingerprint: Awaited<ReturnType<typeof fingerprintOf>>
+}
+
 /** Opens the backing file of the target, and finds out whether the source stands on it too. */
 async function openBacking(
   { chains, map }: OpenedSource,
-  { backing }: TargetPlan,
+  { backing, layout }: TargetPlan,
   { target, context }: Work,
   stack: OpenStack,
-): Promise<Unchanged | undefined> {
+): Promise<OpenedBacking | undefined> {
   if (backing === undefined) return undefined
   const { name, format } = backing
-  const plain = !name.startsWith('/') && !/^[^/]*:/.test(name)
-  const folder = target.includes('/') ? `${dirname(target)}/` : ''
-  const chain = stack.use(await openSource(context, plain ? folder + name : name, { format }))
-  await refuseSourceAsTarget([chain], target)
+  const { path } = parseLocation(target)
+  const location = protocolOf(name) === undefined ? joinPath(folderOf(path), name) : name
+  const chain = stack.use(await openSource(context, location, { format }))
+  await refuseSourceAsTarget([chain], target, layout)
   const below = chains[0]?.layers[1]
   const own = chain.active
   const same =
@@ -224,7 +238,17 @@ async function openBacking(
     below.format === own.format &&
     below.fileOffset === own.fileOffset &&
     isSameFile(await below.hostFile.stat(), await own.hostFile.stat())
-  return { backing: chain.device, ...(same && map !== undefined ? { map } : {}) }
+  return {
+    backing: chain.device,
+    fingerprint: await fingerprintOf(own, name),
+    ...(same && map !== undefined ? { map } : {}),
+  }
+}
+
+/** The layout of an image that remembers what lies below it. */
+function remembering(layout: ImageLayout, fingerprint: OpenedBacking['fingerprint']): ImageLayout {
+  if (layout.format !== 'qcow2' || fingerprint === undefined) return layout
+  return { ...layout, options: { ...layout.options, extensions: [fingerprint] } }
 }
 
 function withProgress<T>(

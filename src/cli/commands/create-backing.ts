@@ -2,7 +2,8 @@
 
 import { dirname, resolve } from 'node:path'
 import { CowpointError, UsageError } from '../../base/errors.ts'
-import { type Chain, folderOf, joinPath, protocolOf } from '../../chain/index.ts'
+import { type Chain, fingerprintOf, folderOf, joinPath, protocolOf } from '../../chain/index.ts'
+import type { HeaderExtension } from '../../qcow2/index.ts'
 import { type FileStat, isSameFile, nodeFiles } from '../../storage/index.ts'
 import { openImage } from './image-source.ts'
 
@@ -16,11 +17,19 @@ export interface NewReferences {
   readonly dataFile: string | undefined
 }
 
+/** What a new image takes over from the file below it. */
+export interface BackingFacts {
+  /** Virtual size in bytes. */
+  readonly size: number
+  /** What the image is to remember of it. */
+  readonly fingerprint: HeaderExtension | undefined
+}
+
 /**
- * The virtual size of the backing file, named as the new image will name it. Opens the whole chain below. Rejects where a file of
- * that chain would be overwritten, and where the format is not given: a guest could make a raw disk look like another format.
+ * Looks at the backing file, named as the new image will name it. Opens the whole chain below. Rejects where a file of that chain
+ * would be overwritten, and where the format is not given: a guest could make a raw disk look like another format.
  */
-export async function backingSize(references: NewReferences): Promise<number> {
+export async function lookAtBacking(references: NewReferences): Promise<BackingFacts> {
   const { name, backing, backingFormat: format, dataFile } = references
   const location = protocolOf(backing) === undefined ? joinPath(folderOf(name), backing) : backing
   await using chain = await openImage(location, { format, imageOpts: false, forceShare: false })
@@ -35,7 +44,7 @@ export async function backingSize(references: NewReferences): Promise<number> {
       { context: { backing, detected: chain.active.format } },
     )
   }
-  return chain.device.size
+  return { size: chain.device.size, fingerprint: await fingerprintOf(chain.active, backing) }
 }
 
 /** Where the data file of the image `name` lies: beside it. */

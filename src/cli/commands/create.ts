@@ -10,7 +10,7 @@ import { type ImageLayout, NewImage } from '../../chain/index.ts'
 import { defineCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { text, texts, toggle } from '../options.ts'
-import { backingSize, refuseOwnDataFile } from './create-backing.ts'
+import { type BackingFacts, lookAtBacking, refuseOwnDataFile } from './create-backing.ts'
 import {
   asksForHelp,
   type CreateValues,
@@ -86,8 +86,8 @@ export const command = defineCommand({
     const size = sizeText === undefined ? undefined : sizeArgument('image size', sizeText)
     await context.about(name, async () => {
       const format = createFormat(options.format ?? 'raw')
-      const values = await complete(name, valuesOf(format, options, size), options.unsafe)
-      await createImage({ name, format, values, quiet: options.quiet }, context)
+      const known = await complete(name, valuesOf(format, options, size), options.unsafe)
+      await createImage({ name, format, ...known, quiet: options.quiet }, context)
     })
     return 0
   },
@@ -128,9 +128,14 @@ function valuesOf(
   return values
 }
 
+interface Known extends Partial<Pick<BackingFacts, 'fingerprint'>> {
+  readonly values: CreateValues
+}
+
 /** Looks at the backing file, unless that is not wanted, and takes the size from it where none is given. */
-async function complete(name: string, given: CreateValues, unsafe: boolean): Promise<CreateValues> {
+async function complete(name: string, given: CreateValues, unsafe: boolean): Promise<Known> {
   const values = new Map(given)
+  let fingerprint: Known['fingerprint']
   const backing = values.get('backing_file')
   if (backing === '') {
     throw new UsageError('MISSING_BACKING', 'Expected backing file name, got empty string')
@@ -145,8 +150,9 @@ async function complete(name: string, given: CreateValues, unsafe: boolean): Pro
     const format = values.get('backing_fmt')
     if (!unsafe) {
       const dataFile = values.get('data_file')
-      const size = await backingSize({ name, backing, backingFormat: format, dataFile })
-      if (!values.has('size')) values.set('size', String(size))
+      const known = await lookAtBacking({ name, backing, backingFormat: format, dataFile })
+      if (!values.has('size')) values.set('size', String(known.size))
+      fingerprint = known.fingerprint
     } else if (format === undefined) {
       throw new UsageError(
         'BACKING_FORMAT_REQUIRED',
@@ -157,18 +163,18 @@ async function complete(name: string, given: CreateValues, unsafe: boolean): Pro
   if (!values.has('size')) {
     throw new UsageError('SIZE_REQUIRED', 'Image creation needs a size parameter')
   }
-  return values
+  return { values, fingerprint }
 }
 
-interface NewImageWish {
+interface NewImageWish extends Known {
   readonly name: string
   readonly format: CreateFormat
-  readonly values: CreateValues
   readonly quiet: boolean
 }
 
 async function createImage(wish: NewImageWish, context: Context): Promise<void> {
-  const { name, format, values, quiet } = wish
+  const { name, format, values, fingerprint, quiet } = wish
+  const extensions = fingerprint === undefined ? [] : [fingerprint]
   if (!quiet) {
     await context.stdout.line(
       `Formatting '${name}', fmt=${format} ${formattingWords(format, values)}`,
@@ -190,7 +196,7 @@ async function createImage(wish: NewImageWish, context: Context): Promise<void> 
       layout:
         layout.format === 'raw'
           ? layout
-          : { ...layout, options: { ...layout.options, signal, onProgress } },
+          : { ...layout, options: { ...layout.options, extensions, signal, onProgress } },
       size,
       durable: true,
     })

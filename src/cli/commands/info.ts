@@ -9,6 +9,7 @@ import { defineCommand } from '../command.ts'
 import { blame } from '../exit.ts'
 import { choice, text, toggle } from '../options.ts'
 import { prettyJson } from '../report.ts'
+import { warnOfBases } from './base-warning.ts'
 import { type ImageSource, type ImageUse, imageSourceOptions, openImage } from './image-source.ts'
 import { type LayerFacts, layerFacts } from './info-facts.ts'
 import { infoLines, infoObject } from './info-text.ts'
@@ -42,6 +43,7 @@ export const command = defineCommand({
   run: async ({ options, positionals: [name = ''] }, context) => {
     const known = await openKnown(name, options)
     await using chain = known.chain
+    await warnOfBases(chain, context)
     const layers: LayerFacts[] = []
     for (const layer of chain.layers) layers.push(await layerFacts(layer))
     if (options.output === 'json') {

@@ -23,6 +23,7 @@ import {
 } from './io-script.ts'
 import { amountText, dumpText, mapLine, reportText, terseReport } from './io-text.ts'
 import { findIoWord, IO_WORDS, ioHelpLine, ioUsageLine } from './io-words.ts'
+import { type NewSize, preallocationMode } from './resize-layer.ts'
 
 /** What the script works on: a device, and what only some formats have. */
 export interface IoTarget {
@@ -32,12 +33,15 @@ export interface IoTarget {
   /** Writes whole clusters compressed; `undefined` where the format cannot. */
   readonly writeCompressed: ((offset: number, source: Uint8Array) => Promise<void>) | undefined
   readonly clusterSize: number
+  resize(to: NewSize): Promise<void>
   readonly vmState:
     | {
         read(offset: number, target: Uint8Array): Promise<void>
         write(offset: number, source: Uint8Array): Promise<void>
       }
     | undefined
+  /** Asked before each word that changes the image; what it throws ends the script. */
+  beforeWrite(): Promise<void>
   /** The lines of `info`. */
   info(): Promise<string>
 }
@@ -46,6 +50,7 @@ export interface IoTarget {
 export type IoOutcome = 'done' | 'failed' | 'quit'
 
 const DEFAULT_FILL = 0xcd
+const WRITING = new Set(['discard', 'truncate', 'write', 'writev'])
 
 /** One run of a script. */
 export class IoSession {
@@ -80,6 +85,7 @@ export class IoSession {
       const line = parseIoLine(text)
       if (line === undefined) return 'done'
       if (line.word.name === 'quit') return 'quit'
+      if (WRITING.has(line.word.name)) await this.#target.beforeWrite()
       await this.#works[line.word.name]!(line)
       return 'done'
     } catch (error) {
@@ -200,19 +206,11 @@ export class IoSession {
   }
 
   async #truncate(line: IoLine): Promise<void> {
-    const mode = line.options.get('m') ?? 'off'
-    if (!['off', 'metadata', 'falloc', 'full'].includes(String(mode))) {
-      throw new IoComplaint({ stderr: `cowpoint: Invalid preallocation mode '${mode}'\n` })
-    }
-    const size = ioNumber(line.operands[0] ?? '')
-    if (mode !== 'off') {
-      throw new IoComplaint({
-        stderr: `cowpoint: preallocation mode '${mode}' is not supported by io\n`,
-      })
-    }
     try {
-      await this.#target.device.resize(size)
+      const preallocation = preallocationMode(String(line.options.get('m') ?? 'off'))
+      await this.#target.resize({ size: ioNumber(line.operands[0] ?? ''), preallocation })
     } catch (error) {
+      if (error instanceof IoComplaint) throw error
       throw new IoComplaint({ stderr: `cowpoint: ${reasonOf(error)}\n` })
     }
   }

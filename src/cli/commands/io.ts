@@ -13,7 +13,10 @@ import { layerFacts } from './info-facts.ts'
 import { infoLines } from './info-text.ts'
 import { IoSession, type IoTarget } from './io-session.ts'
 import { amountText } from './io-text.ts'
+import { type NewSize, resizeLayer } from './resize-layer.ts'
 import { checkCacheMode, openSource } from './source-options.ts'
+import { stdinChunks } from './stdin-chunks.ts'
+import { guardViews, viewsOptions } from './views-options.ts'
 
 /** The verb `io`. */
 export const command = defineCommand({
@@ -25,6 +28,7 @@ export const command = defineCommand({
     format: imageSourceOptions.format,
     readOnly: toggle({ flags: '-r --read-only', summary: 'open for reading only' }),
     forceShare: imageSourceOptions.forceShare,
+    ...viewsOptions,
     imageOpts: imageSourceOptions.imageOpts,
     objects: imageSourceOptions.objects,
     cache: text({
@@ -55,7 +59,14 @@ export const command = defineCommand({
   run: async ({ options, positionals: [file = ''] }, context) => {
     checkCacheMode(options.cache)
     await using chain = await openSource(context, file, { ...options, writable: !options.readOnly })
-    const session = new IoSession(targetOf(chain), context)
+    let guarded: Promise<void> | undefined
+    const beforeWrite = async () => {
+      if (options.readOnly) return
+      const { path } = chain.active
+      guarded ??= context.about(file, () => guardViews(path, options, { action: 'io' }, context))
+      await guarded
+    }
+    const session = new IoSession({ ...targetOf(chain, context), beforeWrite }, context)
     const script = options.commands.length > 0 ? options.commands : linesOf(context)
     let failed = false
     for await (const line of script) {
@@ -68,14 +79,16 @@ export const command = defineCommand({
   },
 })
 
-function targetOf(chain: Chain): IoTarget {
+function targetOf(chain: Chain, { signal }: Context): Omit<IoTarget, 'beforeWrite'> {
   const { image, device } = chain.active
+  const resize = (to: NewSize) => resizeLayer(chain.active, to, { signal })
   if (image === undefined) {
     return {
       device,
       allocated: async (_offset, length) => ({ allocated: true, length }),
       writeCompressed: undefined,
       clusterSize: 0,
+      resize,
       vmState: undefined,
       info: () => infoText(chain),
     }
@@ -88,6 +101,7 @@ function targetOf(chain: Chain): IoTarget {
     },
     writeCompressed: (offset, source) => image.writeCompressed(offset, source),
     clusterSize: image.geometry.clusterSize,
+    resize,
     vmState: {
       read: (offset, target) => image.readVmState(offset, target),
       write: (offset, source) => image.writeVmState(offset, source),
@@ -111,7 +125,7 @@ async function infoText(chain: Chain): Promise<string> {
 }
 
 /** Standard input, line by line; a person at a terminal sees where to type. */
-async function* linesOf({ stdin, stdout }: Context): AsyncGenerator<string> {
+async function* linesOf({ stdin, signal, stdout }: Context): AsyncGenerator<string> {
   const prompt = async (): Promise<void> => {
     if (!stdout.isTerminal) return
     await stdout.write('io> ')
@@ -120,7 +134,7 @@ async function* linesOf({ stdin, stdout }: Context): AsyncGenerator<string> {
   const decoder = new TextDecoder()
   let rest = ''
   await prompt()
-  for await (const chunk of stdin) {
+  for await (const chunk of stdinChunks({ stdin, signal })) {
     const parts = (rest + decoder.decode(chunk, { stream: true })).split('\n')
     rest = parts.pop() ?? ''
     for (const line of parts) {

@@ -5,6 +5,7 @@ import { type MapExtent, mapChain } from '../../chain/index.ts'
 import { defineCommand } from '../command.ts'
 import { choice, converted } from '../options.ts'
 import type { Output } from '../output.ts'
+import { warnOfBases } from './base-warning.ts'
 import { imageSourceOptions, openImage } from './image-source.ts'
 import { sizeArgument } from './source-options.ts'
 
@@ -42,6 +43,7 @@ export const command = defineCommand({
   examples: [{ line: 'cowpoint map --output=json disk.qcow2', summary: 'every run of bytes' }],
   run: async ({ options, positionals: [name = ''] }, context) => {
     await using chain = await openImage(name, options)
+    await warnOfBases(chain, context)
     const printer =
       options.output === 'json' ? jsonPrinter(context.stdout) : linePrinter(context.stdout)
     await printer.begin()

@@ -1,17 +1,14 @@
 /** `resize`: another virtual size for an image. */
 
-import { ImageError, UsageError } from '../../base/errors.ts'
+import { UsageError } from '../../base/errors.ts'
 import { parseSize } from '../../base/units.ts'
-import type { Layer } from '../../chain/index.ts'
 import { defineCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { text, toggle } from '../options.ts'
 import { imageSourceOptions } from './image-source.ts'
+import { preallocationMode, resizeLayer } from './resize-layer.ts'
 import { openSource } from './source-options.ts'
-
-const MODES = ['off', 'metadata', 'falloc', 'full'] as const
-const SECTOR_SIZE = 512
-const FILL_SIZE = 1024 * 1024
+import { guardViews, viewsOptions } from './views-options.ts'
 
 /** The verb `resize`. */
 export const command = defineCommand({
@@ -29,6 +26,7 @@ export const command = defineCommand({
       flags: '--shrink',
       summary: 'allow a smaller size; what lies past it is lost',
     }),
+    ...viewsOptions,
     quiet: toggle({ flags: '-q --quiet', summary: 'print nothing but errors' }),
     imageOpts: imageSourceOptions.imageOpts,
     objects: imageSourceOptions.objects,
@@ -57,23 +55,21 @@ export const command = defineCommand({
         throw new UsageError('INVALID_SIZE', 'Preallocation can only be used for growing images')
       }
       if (size < device.size && !options.shrink) await refuseShrinking(context, file)
-      checkFormatRules(chain.active, size, mode)
-      await resizeTo(chain.active, size, mode, context)
+      if (size !== device.size) {
+        await guardViews(chain.active.path, options, { action: 'resize' }, context)
+      }
+      await context.withProgress({ label: 'allocate' }, (onProgress) =>
+        resizeLayer(
+          chain.active,
+          { size, preallocation: mode },
+          { signal: context.signal, onProgress },
+        ),
+      )
     })
     if (!options.quiet) await context.stdout.line('Image resized.')
     return 0
   },
 })
-
-type Mode = (typeof MODES)[number]
-
-function preallocationMode(value: string): Mode {
-  const found = MODES.find((mode) => mode === value)
-  if (found !== undefined) return found
-  throw new UsageError('INVALID_OPTION_VALUE', `Invalid preallocation mode '${value}'`, {
-    context: { value },
-  })
-}
 
 interface WantedSize {
   /** 1 adds, -1 takes away, 0 stands alone. */
@@ -119,59 +115,4 @@ async function refuseShrinking(context: Context, file: string): Promise<never> {
     'SHRINK_NOT_ALLOWED',
     'Use the --shrink option to perform a shrink operation',
   )
-}
-
-function checkFormatRules({ image, device }: Layer, size: number, mode: Mode): void {
-  if (image === undefined) {
-    if (mode !== 'metadata') return
-    throw new UsageError('NOT_SUPPORTED', 'Unsupported preallocation mode: metadata')
-  }
-  if (size % SECTOR_SIZE !== 0) {
-    throw new UsageError('INVALID_SIZE', `The new size must be a multiple of ${SECTOR_SIZE}`)
-  }
-  if (image.header.version === 2 && image.snapshots.length > 0) {
-    throw new UsageError('RESIZE_SNAPSHOTS', "Can't resize a v2 image which has snapshots")
-  }
-  if (size < device.size) {
-    throw new UsageError(
-      'NOT_SUPPORTED',
-      'shrinking a qcow2 image is not in this version; convert it to raw, shrink that and convert it back',
-    )
-  }
-  if (mode === 'metadata') {
-    throw new UsageError(
-      'NOT_SUPPORTED',
-      'preallocation mode metadata is not in this version for growing; use falloc or full',
-    )
-  }
-}
-
-async function resizeTo(
-  { dataFile, device }: Layer,
-  size: number,
-  mode: Mode,
-  context: Context,
-): Promise<void> {
-  const before = device.size
-  await device.resize(size)
-  // The image does not need it, but QEMU keeps the two alike.
-  if (dataFile?.can.resize && dataFile.size < size) await dataFile.resize(size)
-  if (mode !== 'off') {
-    // Zeroes written as data are what takes space in every format and on every host.
-    const zeroes = new Uint8Array(FILL_SIZE)
-    const label = 'allocate'
-    await context.withProgress({ label }, async (onProgress) => {
-      for (let at = before; at < size; ) {
-        context.signal.throwIfAborted()
-        const length = Math.min(FILL_SIZE - (at % FILL_SIZE), size - at)
-        await device.write(at, zeroes.subarray(0, length))
-        at += length
-        onProgress({ done: at - before, total: size - before })
-      }
-    })
-  }
-  await device.flush()
-  if (device.size < size) {
-    throw new ImageError('RESIZE_FAILED', `image has ${device.size} bytes after it was resized`)
-  }
 }

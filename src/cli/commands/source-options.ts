@@ -10,6 +10,7 @@ import type { Chain } from '../../chain/index.ts'
 import type { Mapping } from '../../qcow2/index.ts'
 import type { Context } from '../context.ts'
 import { parseKeyValues } from '../options.ts'
+import { warnOfBases } from './base-warning.ts'
 import { type ImageSource, openImage } from './image-source.ts'
 
 /** A number with a unit, in qemu-img's words where it is none. */
@@ -65,6 +66,7 @@ export function openSource(
       )
       try {
         refuseEncrypted(chain)
+        await warnOfBases(chain, context)
       } catch (error) {
         await chain.close()
         throw error

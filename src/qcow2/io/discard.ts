@@ -6,6 +6,7 @@
 
 import { breathe } from '../../base/breathe.ts'
 import { roundDown, roundUp } from '../../base/bytes.ts'
+import { checkRange } from '../../block/index.ts'
 import { HI_COMPRESSED, HI_COPIED, LO_ZERO } from '../layout/constants.ts'
 import { entryOffset } from '../layout/entries.ts'
 import { beginGuestWrite } from '../metadata/begin-write.ts'
@@ -36,9 +37,10 @@ export async function zeroGuest(
   const { clusterSize } = state.geometry
   const start = roundDown(offset, clusterSize)
   const end = roundUp(offset + length, clusterSize)
-  await state.ranges.run(start, end - start, 'exclusive', () =>
-    zeroHeld(state, offset, length, options),
-  )
+  await state.ranges.run(start, end - start, 'exclusive', () => {
+    checkRange(state.header.size, offset, length)
+    return zeroHeld(state, offset, length, options)
+  })
   await commitIfFull(state)
 }
 
@@ -116,10 +118,13 @@ export async function discardGuest(
   const { clusterSize } = state.geometry
   const end = offset + length
   const from = roundUp(offset, clusterSize)
-  const to = end === state.header.size ? roundUp(end, clusterSize) : roundDown(end, clusterSize)
-  if (from >= to) return
+  const mostEnd = roundUp(end, clusterSize)
+  if (from >= mostEnd) return
   await beginGuestWrite(state)
-  await state.ranges.run(from, to - from, 'exclusive', async () => {
+  await state.ranges.run(from, mostEnd - from, 'exclusive', async () => {
+    checkRange(state.header.size, offset, length)
+    const to = end === state.header.size ? mostEnd : roundDown(end, clusterSize)
+    if (from >= to) return
     recordChange(state, from, to - from)
     if (dataFileIsRaw(state)) {
       const there = Math.min(to, state.header.size) - from

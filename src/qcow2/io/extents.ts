@@ -1,7 +1,7 @@
 /** What lies in a guest range, as any device reports it: the tables decide, and below them the backing. */
 
 import { appendExtent, type Extent } from '../../block/index.ts'
-import { map, resident } from '../metadata/mapping.ts'
+import { type Mapping, map, resident } from '../metadata/mapping.ts'
 import type { Qcow2State } from '../metadata/state.ts'
 import type { ReadView } from './read.ts'
 
@@ -10,6 +10,35 @@ const MAXIMUM_RUNS = 1024
 
 /** The extents from `offset` on, ascending; the list may stop short. */
 export async function guestExtents(
+  state: Qcow2State,
+  view: ReadView,
+  offset: number,
+  length: number,
+): Promise<Extent[]> {
+  const epoch = state.quarantine.reads.enter()
+  try {
+    return await listExtents(state, view, offset, length)
+  } finally {
+    state.quarantine.reads.leave(epoch)
+  }
+}
+
+/** Where the run that starts at `offset` lies in this layer, as a read that holds up the end of its tables. */
+export async function guestMapping(
+  state: Qcow2State,
+  view: ReadView,
+  offset: number,
+  length: number,
+): Promise<Mapping> {
+  const epoch = state.quarantine.reads.enter()
+  try {
+    return await map(state, view.l1, offset, length)
+  } finally {
+    state.quarantine.reads.leave(epoch)
+  }
+}
+
+async function listExtents(
   state: Qcow2State,
   view: ReadView,
   offset: number,

@@ -1,5 +1,6 @@
 /** Reads guest bytes through any L1 table of an image: the active one or a snapshot's, and the backing below. */
 
+import { assert } from '../../base/assert.ts'
 import { ImageError } from '../../base/errors.ts'
 import type { BlockDevice } from '../../block/index.ts'
 import { outsideFile } from '../metadata/host-file.ts'
@@ -13,6 +14,12 @@ export interface ReadView {
   readonly l1: L1Table
   /** Bytes of disk; the backing shows through below this only. */
   readonly size: number
+}
+
+/** The active disk as it is now; its L1 table is in memory. Nothing may be awaited before the view is used. */
+export function activeView(state: Qcow2State): ReadView {
+  assert(state.l1 !== undefined, 'the active L1 table was read')
+  return { l1: state.l1, size: state.header.size }
 }
 
 /**

@@ -1,6 +1,7 @@
 /** Writes whole clusters compressed; one that does not get smaller is written as any other. */
 
 import { UsageError } from '../../base/errors.ts'
+import { checkRange } from '../../block/index.ts'
 import { compressedHi, entryLo } from '../layout/entries.ts'
 import { beginGuestWrite } from '../metadata/begin-write.ts'
 import { recordChange } from '../metadata/bitmap-host.ts'
@@ -33,6 +34,7 @@ export async function writeCompressedGuest(
   }
   await beginGuestWrite(state)
   await state.ranges.run(offset, clusterSize, 'exclusive', async () => {
+    checkRange(state.header.size, offset, source.length)
     const packed = state.externalData ? undefined : await pack(state, padded(source, clusterSize))
     if (packed === undefined || !(await store(state, offset, packed))) {
       await writeHeld(state, offset, source)

@@ -6,6 +6,7 @@
 
 import { roundDown, roundUp } from '../../base/bytes.ts'
 import { ImageError } from '../../base/errors.ts'
+import { checkRange } from '../../block/index.ts'
 import { HI_COMPRESSED, HI_COPIED } from '../layout/constants.ts'
 import { entryOffset } from '../layout/entries.ts'
 import { beginGuestWrite } from '../metadata/begin-write.ts'
@@ -32,7 +33,7 @@ export interface WriteRun {
   readonly blank: boolean
 }
 
-/** Writes all of `source` at `offset`; the caller has checked the range. Beyond the disk lies the VM state. */
+/** Writes all of `source` at `offset`. */
 export async function writeGuest(
   state: Qcow2State,
   offset: number,
@@ -47,6 +48,8 @@ export async function writeGuest(
     state.ranges.tryAcquire(start, length, 'exclusive') ??
     (await state.ranges.acquire(start, length, 'exclusive'))
   try {
+    // While this waited, a snapshot may have been applied that is smaller.
+    checkRange(state.header.size, offset, source.length)
     await writeHeld(state, offset, source)
   } finally {
     state.ranges.release(hold)
@@ -54,7 +57,7 @@ export async function writeGuest(
   await commitIfFull(state)
 }
 
-/** As `writeGuest`, for callers that hold the range. */
+/** As `writeGuest`, for callers that hold the range. Beyond the disk lies the VM state. */
 export async function writeHeld(
   state: Qcow2State,
   offset: number,

@@ -12,6 +12,7 @@ import {
 } from '../../base/bytes.ts'
 import { ImageError } from '../../base/errors.ts'
 import { LIMIT } from './constants.ts'
+import { decodeName, encodeName } from './names.ts'
 
 /** One bitmap as its directory entry describes it. */
 export interface BitmapRecord {
@@ -34,8 +35,6 @@ const FLAG_IN_USE = 1
 const FLAG_AUTO = 2
 const FLAG_EXTRA_COMPATIBLE = 4
 const RESERVED_FLAGS = 0xfffffff8
-const decoder = new TextDecoder('utf-8')
-const encoder = new TextEncoder()
 
 function bad(message: string, index: number, offset: number): ImageError {
   return new ImageError('BITMAP_DIRECTORY', `bitmap directory entry ${index} ${message}`, {
@@ -74,7 +73,7 @@ export function parseBitmapDirectory(bytes: Uint8Array, count: number): PlacedBi
     if (readU32(bytes, at) > 0x1fffff) throw bad('has a table offset out of range', index, at)
     records.push({
       entryOffset: at,
-      name: decoder.decode(bytes.subarray(end - nameSize, end)),
+      name: decodeName(bytes.subarray(end - nameSize, end)),
       tableOffset: readU64(bytes, at),
       tableSize: readU32(bytes, at + 8),
       inUse: (flags & FLAG_IN_USE) !== 0,
@@ -108,7 +107,7 @@ export function bitmapFlags(record: BitmapRecord): number {
 
 /** Encodes the whole directory. */
 export function encodeBitmapDirectory(records: readonly BitmapRecord[]): Uint8Array {
-  const names = records.map((record) => encoder.encode(record.name))
+  const names = records.map((record) => encodeName(record.name))
   const lengths = records.map((record, index) =>
     roundUp(FIXED + record.extraData.length + (names[index] as Uint8Array).length, 8),
   )

@@ -36,6 +36,8 @@ export const EXTENSION = {
   bitmaps: 0x23852875,
   encryption: 0x0537be77,
   dataFile: 0x44415441,
+  /** Ours: what an overlay remembers of its base (docs/on-disk.md). */
+  baseFingerprint: 0x43504246,
 } as const
 
 /** Offsets of the fields that lie in header sector 0 and move together in one switch. */
@@ -53,6 +55,8 @@ export const FIELD = {
   incompatibleFeatures: 72,
   compatibleFeatures: 80,
   autoclearFeatures: 88,
+  refcountOrder: 96,
+  headerLength: 100,
 } as const
 
 /** High word of a table entry: the cluster is referenced once, and by the active table. */

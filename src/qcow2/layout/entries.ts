@@ -3,7 +3,7 @@
  * An offset that a number cannot hold exactly comes out above any file size, so range checks refuse it.
  */
 
-import { HI_COMPRESSED, HI_COPIED, HI_OFFSET_MASK, LO_OFFSET_MASK, LO_ZERO } from './constants.ts'
+import { HI_COMPRESSED, HI_COPIED, HI_OFFSET_MASK, LO_OFFSET_MASK } from './constants.ts'
 import type { Geometry } from './geometry.ts'
 
 const TWO_32 = 0x100000000
@@ -57,29 +57,4 @@ export function compressedHi(offset: number, length: number, geometry: Geometry)
 /** The highest host offset that a compressed entry can name. */
 export function compressedOffsetLimit(geometry: Geometry): number {
   return Math.min(2 ** (62 - (geometry.clusterBits - 8)), Number.MAX_SAFE_INTEGER)
-}
-
-/** One L2 entry, decoded for code that is not in a hurry. */
-export type L2Entry =
-  | { readonly kind: 'unallocated' }
-  | { readonly kind: 'zero'; readonly offset: number; readonly copied: boolean }
-  | { readonly kind: 'normal'; readonly offset: number; readonly copied: boolean }
-  | { readonly kind: 'compressed'; readonly offset: number; readonly length: number }
-
-/**
- * Decodes a whole-cluster entry. The compressed flag decides before the zero flag: bit 0 of a compressed
- * entry is part of its offset. With extended entries the subcluster bitmap says more; see `bitmap.ts`.
- */
-export function decodeL2(hi: number, lo: number, geometry: Geometry): L2Entry {
-  if ((hi & HI_COMPRESSED) !== 0) {
-    return {
-      kind: 'compressed',
-      offset: compressedOffset(hi, lo, geometry),
-      length: compressedLength(hi, lo, geometry),
-    }
-  }
-  const offset = entryOffset(hi, lo)
-  const copied = (hi & HI_COPIED) !== 0
-  if (!geometry.extendedL2 && (lo & LO_ZERO) !== 0) return { kind: 'zero', offset, copied }
-  return offset === 0 ? { kind: 'unallocated' } : { kind: 'normal', offset, copied }
 }

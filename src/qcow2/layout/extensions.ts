@@ -5,15 +5,13 @@
 import { readU32, readU64, roundUp, writeU32, writeU64 } from '../../base/bytes.ts'
 import { ImageError, UsageError } from '../../base/errors.ts'
 import { EXTENSION, LIMIT } from './constants.ts'
+import { decodeName, encodeName } from './names.ts'
 
 /** One extension as it lies in the header; `data` without its padding. */
 export interface HeaderExtension {
   readonly type: number
   readonly data: Uint8Array
 }
-
-const decoder = new TextDecoder()
-const encoder = new TextEncoder()
 
 function bad(message: string, offset: number): ImageError {
   return new ImageError('HEADER_EXTENSION', message, {
@@ -85,7 +83,7 @@ function full(size: number): UsageError {
 
 /** A text extension such as the backing format or the data file name. */
 export function textExtension(type: number, text: string): HeaderExtension {
-  return { type, data: encoder.encode(text) }
+  return { type, data: encodeName(text) }
 }
 
 /** The text of an extension, or undefined where there is none. */
@@ -94,7 +92,7 @@ export function extensionText(
   type: number,
 ): string | undefined {
   const found = extensions.find((item) => item.type === type)
-  return found === undefined ? undefined : decoder.decode(found.data)
+  return found === undefined ? undefined : decodeName(found.data)
 }
 
 /** What kind of feature a name belongs to, in the order of the feature name table. */
@@ -119,7 +117,7 @@ export function featureNames(extensions: readonly HeaderExtension[]): FeatureNam
     if (kind === undefined) continue
     const text = table.subarray(at + 2, at + FEATURE_ROW)
     const end = text.indexOf(0)
-    const name = decoder.decode(text.subarray(0, end === -1 ? text.length : end))
+    const name = decodeName(text.subarray(0, end === -1 ? text.length : end))
     rows.push({ kind, bit: table[at + 1] ?? 0, name })
   }
   return rows
@@ -151,7 +149,7 @@ export function featureNameTable(): HeaderExtension {
     const at = index * FEATURE_ROW
     data[at] = KINDS.indexOf(row.kind)
     data[at + 1] = row.bit
-    data.set(encoder.encode(row.name).subarray(0, FEATURE_ROW - 2), at + 2)
+    data.set(encodeName(row.name).subarray(0, FEATURE_ROW - 2), at + 2)
   })
   return { type: EXTENSION.featureNames, data }
 }

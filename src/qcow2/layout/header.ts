@@ -25,6 +25,7 @@ import {
   parseExtensions,
 } from './extensions.ts'
 import { type Geometry, geometryOf, l1EntriesFor } from './geometry.ts'
+import { decodeName, encodeName } from './names.ts'
 
 /** How the clusters of an image are compressed. */
 export type CompressionType = 'zlib' | 'zstd'
@@ -209,9 +210,7 @@ function backingName(bytes: Uint8Array, offset: number, clusterSize: number): st
   if (offset + length > bytes.length) {
     throw bad('BACKING_NAME', 'backing file name lies past the end of the file')
   }
-  return length === 0
-    ? undefined
-    : new TextDecoder().decode(bytes.subarray(offset, offset + length))
+  return length === 0 ? undefined : decodeName(bytes.subarray(offset, offset + length))
 }
 
 /** The limits that concern single fields and their relation to each other. */
@@ -294,7 +293,7 @@ function writeFeatures(bytes: Uint8Array, offset: number, bits: bigint): void {
 export function encodeHeader(header: Header): Uint8Array {
   const clusterSize = 2 ** header.clusterBits
   const bytes = new Uint8Array(clusterSize)
-  const name = new TextEncoder().encode(header.backingName ?? '')
+  const name = encodeName(header.backingName ?? '')
   const extensionEnd = encodeExtensions(bytes, header.headerLength, header.extensions, name.length)
   bytes.set(name, extensionEnd)
   writeU32(bytes, 0, MAGIC)

@@ -11,6 +11,7 @@ import {
 } from '../../base/bytes.ts'
 import { ImageError } from '../../base/errors.ts'
 import { LIMIT } from './constants.ts'
+import { decodeName, encodeName } from './names.ts'
 
 /** One internal snapshot as its table entry describes it. */
 export interface SnapshotRecord {
@@ -35,9 +36,9 @@ export interface SnapshotRecord {
 
 const FIXED = 40
 const KNOWN_EXTRA = 24
+/** Extra data of an entry without a disk size: the VM state size. */
+const LEAST_EXTRA = 8
 const NO_ICOUNT = 0xffffffffffffffffn
-const decoder = new TextDecoder()
-const encoder = new TextEncoder()
 
 /** What `parseSnapshotTable` found: the records, and how many bytes they take. */
 export interface SnapshotTable {
@@ -97,8 +98,8 @@ function parseEntry(entry: Uint8Array, index: number, at: number): SnapshotRecor
   const nameAt = idAt + readU16(entry, 12)
   const icount = extraSize >= 24 ? big(FIXED + 16) : NO_ICOUNT
   return {
-    id: decoder.decode(entry.subarray(idAt, nameAt)),
-    name: decoder.decode(entry.subarray(nameAt)),
+    id: decodeName(entry.subarray(idAt, nameAt)),
+    name: decodeName(entry.subarray(nameAt)),
     l1TableOffset: exact(0, 'L1 table offset'),
     l1Size: readU32(entry, 8),
     date: { seconds: readU32(entry, 16), nanoseconds: readU32(entry, 20) },
@@ -110,7 +111,7 @@ function parseEntry(entry: Uint8Array, index: number, at: number): SnapshotRecor
   }
 }
 
-/** Encodes the table; every entry gets all the extra data that we know, then what it had beyond. */
+/** Encodes the table. An entry gets all the extra data that we know, then what it had beyond; without a disk size it gets none. */
 export function encodeSnapshotTable(records: readonly SnapshotRecord[]): Uint8Array {
   const entries = records.map(encodeEntry)
   const bytes = new Uint8Array(entries.reduce((sum, entry) => sum + entry.length, 0))
@@ -123,9 +124,11 @@ export function encodeSnapshotTable(records: readonly SnapshotRecord[]): Uint8Ar
 }
 
 function encodeEntry(record: SnapshotRecord): Uint8Array {
-  const id = encoder.encode(record.id)
-  const name = encoder.encode(record.name)
-  const extraSize = KNOWN_EXTRA + record.unknownExtra.length
+  const id = encodeName(record.id)
+  const name = encodeName(record.name)
+  // Who writes a disk size of 0 where none was known makes the snapshot one of an empty disk.
+  const sized = record.diskSize !== undefined
+  const extraSize = sized ? KNOWN_EXTRA + record.unknownExtra.length : LEAST_EXTRA
   const entry = new Uint8Array(roundUp(FIXED + extraSize + id.length + name.length, 8))
   const big = (offset: number, value: bigint) => {
     writeU32(entry, offset, Number(value >> 32n))
@@ -142,9 +145,11 @@ function encodeEntry(record: SnapshotRecord): Uint8Array {
   writeU32(entry, 32, record.vmStateSize <= 0xffffffff ? record.vmStateSize : 0)
   writeU32(entry, 36, extraSize)
   writeU64(entry, FIXED, record.vmStateSize)
-  writeU64(entry, FIXED + 8, record.diskSize ?? 0)
-  big(FIXED + 16, record.icount ?? NO_ICOUNT)
-  entry.set(record.unknownExtra, FIXED + KNOWN_EXTRA)
+  if (record.diskSize !== undefined) {
+    writeU64(entry, FIXED + 8, record.diskSize)
+    big(FIXED + 16, record.icount ?? NO_ICOUNT)
+    entry.set(record.unknownExtra, FIXED + KNOWN_EXTRA)
+  }
   entry.set(id, FIXED + extraSize)
   entry.set(name, FIXED + extraSize + id.length)
   return entry

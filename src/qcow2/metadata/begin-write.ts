@@ -10,6 +10,7 @@ import type { Qcow2State } from './state.ts'
  * do not keep up to date, so they go first (I7). The caller holds the mutex.
  */
 export async function beginChange(state: Qcow2State): Promise<void> {
+  state.host.checkUsable()
   await ensureWriter(state)
   const { autoclearFeatures } = state.header
   if ((autoclearFeatures & ~KNOWN_AUTOCLEAR) !== 0n) {
@@ -19,6 +20,7 @@ export async function beginChange(state: Qcow2State): Promise<void> {
 
 /** As `beginChange`, for a change of guest data: every enabled bitmap is marked in use first (I8). */
 export async function beginGuestWrite(state: Qcow2State): Promise<void> {
+  state.host.checkUsable()
   if (state.readyForGuest) return
   await state.mutex.run(async () => {
     if (state.readyForGuest) return

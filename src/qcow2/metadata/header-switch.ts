@@ -1,44 +1,164 @@
 /**
  * Changes the header of a live image: one write of its first 512 bytes, which a disk does whole or not at
- * all, then a flush (I6). Everything that a structural verb announces lies in that sector.
+ * all, then a flush (I6). Everything that a structural verb announces lies in that sector; only a backing
+ * name may lie behind it, in a place that nothing names before (header-place.ts).
  */
 
-import { writeU32, writeU64 } from '../../base/bytes.ts'
+import { readU32, writeU32, writeU64 } from '../../base/bytes.ts'
 import { UsageError } from '../../base/errors.ts'
-import { EXTENSION, FIELD, SECTOR_SIZE } from '../layout/constants.ts'
-import { encodeExtensions, type HeaderExtension } from '../layout/extensions.ts'
+import {
+  EXTENSION,
+  FIELD,
+  LIMIT,
+  VERSION_2_HEADER_LENGTH,
+  VERSION_3_HEADER_LENGTH,
+} from '../layout/constants.ts'
+import { type HeaderExtension, textExtension } from '../layout/extensions.ts'
 import type { Header } from '../layout/header.ts'
+import { placeParts } from './header-place.ts'
 import type { HostFile } from './host-file.ts'
+
+/** A backing reference as the header stores it. */
+export interface BackingName {
+  readonly name: string
+  readonly format: string | undefined
+  /** What the base looks like now, to be remembered; goes with the old reference where left out. */
+  readonly fingerprint?: HeaderExtension | undefined
+}
 
 /** The fields that one switch can change together. */
 export type HeaderChange = Partial<
   Pick<
     Header,
+    | 'version'
     | 'size'
     | 'l1Size'
     | 'l1TableOffset'
     | 'refcountTableOffset'
     | 'refcountTableClusters'
+    | 'refcountOrder'
     | 'snapshotCount'
     | 'snapshotsOffset'
     | 'incompatibleFeatures'
+    | 'compatibleFeatures'
     | 'autoclearFeatures'
     | 'extensions'
   >
->
+> & {
+  /** Another backing name with its format, or `null` for none; left out where both stay. */
+  readonly backing?: BackingName | null
+}
+
+/** A header that is ready to become true. */
+export interface HeaderPlan {
+  /** As it is then. */
+  readonly header: Header
+  readonly sector: Uint8Array
+  /** Bytes of the header cluster that must be durable before the sector is written. */
+  readonly slot?: { readonly offset: number; readonly bytes: Uint8Array }
+}
+
+/** Bytes of the version 3 headers that we write; the last eight begin with the compression type. */
+const MODERN_HEADER_LENGTH = 112
 
 /**
- * Writes sector 0 with `change` applied, flushes, and returns the header as it is then. `sector` is the
- * sector as it is on disk and is brought up to date.
+ * Works out sector 0 with `change` applied. `sector` is the one on disk, `name` the backing name as it lies
+ * there. Extensions that are not in `change` stay byte for byte. Throws a UsageError: `HEADER_FULL` where name
+ * or extensions do not fit, `BACKING_NAME` or `BACKING_FORMAT` where one is longer than the format allows.
  */
-export async function writeHeader(
+export function planHeader(
+  header: Header,
+  sector: Uint8Array,
+  name: Uint8Array,
+  change: HeaderChange,
+): HeaderPlan {
+  const { backing, ...fields } = change
+  const next = withVersion({ ...header, ...fields }, header.version)
+  const bytes = sector.slice()
+  const isMoved = next.version !== header.version
+  if (change.extensions === undefined && backing === undefined && !isMoved) {
+    encodeFields(bytes, next)
+    return { header: next, sector: bytes }
+  }
+  const nextName = backing === undefined ? name : encodeName(backing)
+  const place = placeParts(
+    { ...header, name, nameOffset: header.backingNameOffset },
+    { ...next, extensions: withFormat(next.extensions, backing), name: nextName },
+    2 ** header.clusterBits,
+  )
+  const placed: Header = {
+    ...next,
+    extensions: place.extensions,
+    backingName: backing === undefined ? header.backingName : backing?.name,
+    backingNameOffset: place.nameOffset,
+  }
+  if (isMoved) bytes.set(next.tail, VERSION_3_HEADER_LENGTH)
+  encodeFields(bytes, placed)
+  bytes.set(place.rest, next.headerLength)
+  writeU64(bytes, FIELD.backingFileOffset, place.nameOffset)
+  writeU32(bytes, FIELD.backingFileSize, nextName.length)
+  return {
+    header: placed,
+    sector: bytes,
+    ...(place.slot === undefined ? {} : { slot: place.slot }),
+  }
+}
+
+/**
+ * Plans `change` and writes what must be on disk before the switch; the image stays what it is. A flush
+ * must follow before `switchHeader` where the plan has a slot.
+ */
+export async function prepareHeader(
   host: HostFile,
   header: Header,
   sector: Uint8Array,
   change: HeaderChange,
-): Promise<Header> {
-  const next = { ...header, ...change }
-  const bytes = sector.slice()
+): Promise<HeaderPlan> {
+  const plan = planHeader(header, sector, await readName(host, header, sector), change)
+  // As data: nothing refers to it yet, so a failure leaves the image as it was.
+  if (plan.slot !== undefined) await host.write(plan.slot.offset, plan.slot.bytes, 'data')
+  return plan
+}
+
+/** Writes the sector and flushes; `sector` is brought up to date. */
+export async function switchHeader(
+  host: HostFile,
+  sector: Uint8Array,
+  plan: HeaderPlan,
+): Promise<void> {
+  await host.write(0, plan.sector, 'metadata')
+  await host.flush()
+  sector.set(plan.sector)
+}
+
+/** The backing name byte for byte; it need not be text that we can decode. */
+async function readName(host: HostFile, header: Header, sector: Uint8Array): Promise<Uint8Array> {
+  if (header.backingNameOffset === 0) return new Uint8Array(0)
+  const name = new Uint8Array(readU32(sector, FIELD.backingFileSize))
+  await host.read(header.backingNameOffset, name)
+  return name
+}
+
+/** The header with the fields that its version has. */
+function withVersion(header: Header, old: 2 | 3): Header {
+  if (header.version === old) return header
+  if (header.version === 3) {
+    const tail = new Uint8Array(MODERN_HEADER_LENGTH - VERSION_3_HEADER_LENGTH)
+    return { ...header, headerLength: MODERN_HEADER_LENGTH, tail }
+  }
+  return {
+    ...header,
+    headerLength: VERSION_2_HEADER_LENGTH,
+    tail: new Uint8Array(0),
+    incompatibleFeatures: 0n,
+    compatibleFeatures: 0n,
+    autoclearFeatures: 0n,
+    refcountOrder: 4,
+  }
+}
+
+function encodeFields(bytes: Uint8Array, next: Header): void {
+  writeU32(bytes, FIELD.version, next.version)
   writeU64(bytes, FIELD.size, next.size)
   writeU32(bytes, FIELD.l1Size, next.l1Size)
   writeU64(bytes, FIELD.l1TableOffset, next.l1TableOffset)
@@ -46,24 +166,12 @@ export async function writeHeader(
   writeU32(bytes, FIELD.refcountTableClusters, next.refcountTableClusters)
   writeU32(bytes, FIELD.snapshotCount, next.snapshotCount)
   writeU64(bytes, FIELD.snapshotsOffset, next.snapshotsOffset)
-  if (next.version === 3) {
-    writeBits(bytes, FIELD.incompatibleFeatures, next.incompatibleFeatures)
-    writeBits(bytes, FIELD.autoclearFeatures, next.autoclearFeatures)
-  }
-  if (change.extensions !== undefined) {
-    const extensions = placeExtensions(bytes, next, change.extensions)
-    await writeSector(host, bytes)
-    sector.set(bytes)
-    return { ...next, extensions }
-  }
-  await writeSector(host, bytes)
-  sector.set(bytes)
-  return next
-}
-
-async function writeSector(host: HostFile, bytes: Uint8Array): Promise<void> {
-  await host.write(0, bytes, 'metadata')
-  await host.flush()
+  if (next.version === 2) return
+  writeBits(bytes, FIELD.incompatibleFeatures, next.incompatibleFeatures)
+  writeBits(bytes, FIELD.compatibleFeatures, next.compatibleFeatures)
+  writeBits(bytes, FIELD.autoclearFeatures, next.autoclearFeatures)
+  writeU32(bytes, FIELD.refcountOrder, next.refcountOrder)
+  writeU32(bytes, FIELD.headerLength, next.headerLength)
 }
 
 function writeBits(bytes: Uint8Array, offset: number, bits: bigint): void {
@@ -71,31 +179,40 @@ function writeBits(bytes: Uint8Array, offset: number, bits: bigint): void {
   writeU32(bytes, offset + 4, Number(bits & 0xffffffffn))
 }
 
-/**
- * Puts the extensions and their end marker into sector 0, so that the switch stays one sector. The feature
- * names come last and give way row by row: they only serve messages. The backing name stays where it is.
- */
-function placeExtensions(
-  sector: Uint8Array,
-  header: Header,
-  wanted: readonly HeaderExtension[],
-): HeaderExtension[] {
-  const end = Math.min(
-    SECTOR_SIZE,
-    header.backingNameOffset === 0 ? SECTOR_SIZE : header.backingNameOffset,
-  )
-  const names = wanted.find((item) => item.type === EXTENSION.featureNames)
-  const others = wanted.filter((item) => item !== names)
-  for (let rows = (names?.data.length ?? 0) / 48; rows >= 0; rows--) {
-    const list =
-      names === undefined || rows === 0
-        ? others
-        : [...others, { type: names.type, data: names.data.subarray(0, rows * 48) }]
-    const size = list.reduce((sum, item) => sum + 8 + Math.ceil(item.data.length / 8) * 8, 0)
-    if (header.headerLength + size + 8 > end) continue
-    sector.fill(0, header.headerLength, end)
-    encodeExtensions(sector.subarray(0, end), header.headerLength, list, 0)
-    return list
+function encodeName(backing: BackingName | null): Uint8Array {
+  const name = new TextEncoder().encode(backing?.name ?? '')
+  if (name.length > LIMIT.backingNameLength) {
+    throw new UsageError(
+      'BACKING_NAME',
+      `backing file name of ${name.length} bytes exceeds ${LIMIT.backingNameLength}`,
+    )
   }
-  throw new UsageError('HEADER_FULL', 'header extensions do not fit into the first 512 bytes')
+  return name
+}
+
+/**
+ * The extensions with the backing format and the fingerprint that belong to a new name, in the place of the old format; an old
+ * fingerprint goes.
+ */
+function withFormat(
+  list: readonly HeaderExtension[],
+  backing: BackingName | null | undefined,
+): readonly HeaderExtension[] {
+  if (backing === undefined) return list
+  const others = list.filter((item) => item.type !== EXTENSION.baseFingerprint)
+  const old = others.findIndex((item) => item.type === EXTENSION.backingFormat)
+  const added = backing?.fingerprint === undefined ? [] : [backing.fingerprint]
+  if (backing?.format !== undefined) {
+    const format = textExtension(EXTENSION.backingFormat, backing.format)
+    if (format.data.length > LIMIT.backingFormatLength || format.data.length === 0) {
+      throw new UsageError(
+        'BACKING_FORMAT',
+        `backing format '${backing.format}' has no valid length`,
+      )
+    }
+    added.unshift(format)
+  }
+  return old < 0
+    ? [...added, ...others]
+    : [...others.slice(0, old), ...added, ...others.slice(old + 1)]
 }

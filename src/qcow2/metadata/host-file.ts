@@ -57,7 +57,7 @@ export class HostFile {
 
   /** Writes; the caller has made sure that the range is its own. */
   async write(offset: number, source: Uint8Array, purpose: WritePurpose): Promise<void> {
-    this.#checkUsable()
+    this.checkUsable()
     this.#dirty = true
     try {
       await this.device.write(offset, source)
@@ -69,7 +69,7 @@ export class HostFile {
 
   /** Makes a range of an external data file read as zeroes, as far as the file reaches. */
   async zero(offset: number, length: number, options: { mayDiscard: boolean }): Promise<void> {
-    this.#checkUsable()
+    this.checkUsable()
     const end = Math.min(offset + length, this.device.size)
     if (end <= offset) return
     this.#dirty = true
@@ -78,7 +78,7 @@ export class HostFile {
 
   /** Makes everything written so far durable; does nothing where nothing was written. */
   async flush(): Promise<void> {
-    this.#checkUsable()
+    this.checkUsable()
     if (!this.#dirty) return
     this.#dirty = false
     try {
@@ -103,12 +103,13 @@ export class HostFile {
 
   /** Changes the size of the file. */
   async resize(size: number): Promise<void> {
-    this.#checkUsable()
+    this.checkUsable()
     this.#dirty = true
     await this.device.resize(size)
   }
 
-  #checkUsable(): void {
+  /** Throws after an earlier failure: what is on storage then is unknown, so nothing builds on it (I10). */
+  checkUsable(): void {
     if (this.#failure === undefined) return
     throw new IoError('IMAGE_BROKEN', 'image takes no writes after an earlier failure', {
       cause: this.#failure,

@@ -12,6 +12,7 @@ import {
 } from '../layout/header.ts'
 import {
   parseSnapshotTable,
+  type SnapshotRecord,
   type SnapshotTable,
   snapshotEntryLength,
 } from '../layout/snapshot-table.ts'
@@ -110,6 +111,17 @@ function checkWritable(header: Header): void {
       context: { structure: 'header' },
     })
   }
+}
+
+/**
+ * The internal snapshots of an image whose header is known; nothing else of it is looked at. Takes memory for the table, which
+ * ends at 64 MiB.
+ */
+export async function readSnapshots(
+  file: BlockDevice,
+  header: Header,
+): Promise<readonly SnapshotRecord[]> {
+  return (await readSnapshotTable(file, header)).records
 }
 
 /** Reads the snapshot table; its length shows only as its entries are read. */

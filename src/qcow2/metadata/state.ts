@@ -15,7 +15,7 @@ import type { SnapshotRecord } from '../layout/snapshot-table.ts'
 import { Allocator, type AllocatorHost } from './allocator.ts'
 import type { BitmapSession } from './bitmap-session.ts'
 import { ClusterSet } from './cluster-set.ts'
-import { type HeaderChange, writeHeader } from './header-switch.ts'
+import { type HeaderChange, type HeaderPlan, prepareHeader, switchHeader } from './header-switch.ts'
 import type { HostFile } from './host-file.ts'
 import { L1Table } from './l1-table.ts'
 import type { MappingTables } from './mapping.ts'
@@ -120,7 +120,11 @@ export class Qcow2State implements MappingTables {
 
   /** The active L1 table, read at first use. */
   async loadL1(): Promise<L1Table> {
-    this.l1 ??= await readL1(this.host, this.header.l1TableOffset, this.header.l1Size)
+    if (this.l1 !== undefined) return this.l1
+    const { l1TableOffset, l1Size } = this.header
+    const read = await readL1(this.host, l1TableOffset, l1Size)
+    // Whoever asked at the same time may have changed an entry by now: there is one table, the first.
+    this.l1 ??= read
     return this.l1
   }
 
@@ -146,7 +150,20 @@ export class Qcow2State implements MappingTables {
 
   /** Writes header sector 0 with `change` in it, in one write, and flushes (I6). */
   async switchHeader(change: HeaderChange): Promise<void> {
-    this.header = await writeHeader(this.host, this.header, this.headerSector, change)
+    const plan = await this.prepareHeader(change)
+    if (plan.slot !== undefined) await this.host.flush()
+    await this.switchTo(plan)
+  }
+
+  /** Plans a switch and writes what must be flushed before it; the image stays as it is. */
+  prepareHeader(change: HeaderChange): Promise<HeaderPlan> {
+    return prepareHeader(this.host, this.header, this.headerSector, change)
+  }
+
+  /** Writes header sector 0 as planned, and flushes. Everything that it announces is durable already. */
+  async switchTo(plan: HeaderPlan): Promise<void> {
+    await switchHeader(this.host, this.headerSector, plan)
+    this.header = plan.header
   }
 
   /** Notes on disk that the image is damaged, so that nobody writes to it before it is repaired. */

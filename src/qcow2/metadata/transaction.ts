@@ -5,7 +5,7 @@
  */
 
 import { breathe } from '../../base/breathe.ts'
-import { divideUp, writeU64 } from '../../base/bytes.ts'
+import { divideUp, isZero, writeU64 } from '../../base/bytes.ts'
 import { UsageError } from '../../base/errors.ts'
 import { LIMIT } from '../layout/constants.ts'
 import { ClusterSet } from './cluster-set.ts'
@@ -23,6 +23,8 @@ export interface Outcome {
   readonly l1?: L1Table
   /** What to change in memory in the same step. */
   readonly apply?: () => void
+  /** Refcount blocks that were touched and count nothing any more are let go, and the table ends with the last one. */
+  readonly dropEmptyBlocks?: boolean
 }
 
 /** One structural change under way. */
@@ -126,6 +128,35 @@ export class Transaction {
     return first * this.#state.geometry.clusterSize
   }
 
+  /** From now on looks for free clusters from `cluster` on; returns where it would have gone on. */
+  seek(cluster: number): number {
+    const before = this.#next
+    this.#next = cluster
+    return before
+  }
+
+  /** Whether, besides what was taken, `clusterCount` clusters before `end` can still be taken. */
+  async hasFree(clusterCount: number, end: number): Promise<boolean> {
+    let cluster = this.#next
+    for (let found = 0; found < clusterCount; found++) {
+      cluster = await this.#nextFree(cluster)
+      if (cluster >= end) return false
+      cluster++
+    }
+    return true
+  }
+
+  /** Refcount blocks that get a new place with the commit, as far as is known yet. */
+  get changedBlockCount(): number {
+    return this.#changed.size
+  }
+
+  /** Has a refcount block written anew although no count in it changes. */
+  async touchBlock(block: number): Promise<void> {
+    await this.#load(block)
+    this.#changed.add(block)
+  }
+
   /** Writes into clusters that were taken here; nothing refers to them yet. */
   async write(offset: number, source: Uint8Array): Promise<void> {
     // As data: a failure here leaves the image as it was, so it need not break it.
@@ -136,15 +167,16 @@ export class Transaction {
   async commit(outcome: Outcome): Promise<void> {
     const state = this.#state
     const { host } = state
-    const table = await this.#writeRefcounts()
-    await host.flush()
-    this.#switched = true
+    const table = await this.#writeRefcounts(outcome.dropEmptyBlocks ?? false)
     const clusterCount = table.bytes.length / state.geometry.clusterSize
-    await state.switchHeader({
+    const plan = await state.prepareHeader({
       ...outcome.header,
       refcountTableOffset: table.offset,
       refcountTableClusters: clusterCount,
     })
+    await host.flush()
+    this.#switched = true
+    await state.switchTo(plan)
     if (outcome.l1 !== undefined) state.l1 = outcome.l1
     outcome.apply?.()
     const { refcounts } = state.writing
@@ -152,7 +184,9 @@ export class Transaction {
     refcounts.blocks.clear()
     state.compressedCursor = undefined
     await markMetadata(state)
-    // Reads that began before the switch may still look at what is free now, and bring its tables to memory.
+    // Once for reads that begin now, and again: those that began before the switch may still look at what is
+    // free now, and bring its tables to memory.
+    state.tables.clear()
     await state.quarantine.reads.drain()
     state.tables.clear()
     state.unpacked = undefined
@@ -222,24 +256,22 @@ export class Transaction {
    * Gives every block that was changed a new place, and the table too. Placing one block can change another,
    * and make the table larger, so this goes on until nothing new was touched.
    */
-  async #writeRefcounts(): Promise<{ offset: number; bytes: Uint8Array }> {
-    const state = this.#state
-    const { refcounts } = state.writing
-    const { clusterSize, clusterBits } = state.geometry
+  async #writeRefcounts(dropEmpty: boolean): Promise<{ offset: number; bytes: Uint8Array }> {
+    const { refcounts } = this.#state.writing
+    const { clusterSize } = this.#state.geometry
     const oldTable = refcounts.place
     const places = new Map<number, number>()
+    const left = new Set<number>()
     let offset = 0
     let clusterCount = 0
     await this.change(oldTable.offset / clusterSize, oldTable.clusterCount, -1)
     for (;;) {
-      const unplaced = [...this.#changed].filter((block) => !places.has(block))
-      for (const block of unplaced) {
-        const old = refcounts.blockOffset(block)
-        if (old !== 0) await this.change(old / clusterSize, 1, -1)
-        places.set(block, await this.take(1))
-      }
-      const entries = Math.max(refcounts.table.length / 8, Math.max(...this.#changed) + 1)
-      const needed = divideUp(entries * 8, clusterSize)
+      await this.#leavePlaces(left)
+      const unplaced = [...left].filter(
+        (block) => !places.has(block) && !(dropEmpty && this.#isEmpty(block)),
+      )
+      for (const block of unplaced) places.set(block, await this.take(1))
+      const needed = divideUp(this.#entryCount(dropEmpty, places) * 8, clusterSize)
       if (needed > clusterCount) {
         if (needed * clusterSize > LIMIT.refcountTableSize) {
           throw new UsageError('IMAGE_FULL', 'refcount table cannot grow beyond 8 MiB')
@@ -251,14 +283,46 @@ export class Transaction {
         break
       }
     }
-    const bytes = new Uint8Array(clusterCount * 2 ** clusterBits)
-    bytes.set(refcounts.table)
-    for (const [block, place] of places) {
-      writeU64(bytes, block * 8, place)
-      await this.write(place, this.#blocks.get(block) as Uint8Array)
+    const bytes = new Uint8Array(clusterCount * clusterSize)
+    bytes.set(refcounts.table.subarray(0, bytes.length))
+    for (const block of left) {
+      const place = places.get(block)
+      if (block * 8 < bytes.length) writeU64(bytes, block * 8, place ?? 0)
+      if (place !== undefined) await this.write(place, this.#blocks.get(block) as Uint8Array)
       await breathe()
     }
     await this.write(offset, bytes)
     return { offset, bytes }
+  }
+
+  /** Frees the places of all changed blocks, which may change further ones; `left` are those done. */
+  async #leavePlaces(left: Set<number>): Promise<void> {
+    const { refcounts } = this.#state.writing
+    const { clusterSize } = this.#state.geometry
+    while (left.size < this.#changed.size) {
+      for (const block of [...this.#changed]) {
+        if (left.has(block)) continue
+        left.add(block)
+        const old = refcounts.blockOffset(block)
+        if (old !== 0) await this.change(old / clusterSize, 1, -1)
+      }
+    }
+  }
+
+  #isEmpty(block: number): boolean {
+    return isZero(this.#blocks.get(block) as Uint8Array)
+  }
+
+  /** How many entries the new table must have. */
+  #entryCount(dropEmpty: boolean, places: ReadonlyMap<number, number>): number {
+    const { refcounts } = this.#state.writing
+    const oldCount = refcounts.table.length / 8
+    if (!dropEmpty) return Math.max(oldCount, Math.max(...this.#changed) + 1)
+    const there = (block: number) =>
+      this.#changed.has(block) ? places.has(block) : refcounts.blockOffset(block) !== 0
+    let count = oldCount
+    for (const block of places.keys()) count = Math.max(count, block + 1)
+    while (count > 1 && !there(count - 1)) count--
+    return count
   }
 }

@@ -1,0 +1,86 @@
+/** Contenders that are command lines, and what their results are verified with. */
+
+import { closeSync, openSync, readSync, rmSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Setting } from './bench.ts'
+import type { Contender } from './pairs.ts'
+
+/** What a run of a command needs before, and what must hold after it. */
+export interface Around {
+  readonly prepare?: () => void
+  /** Given what the command printed. */
+  readonly verify?: (stdout: string) => void
+}
+
+/** The whole process of `cowpoint`. */
+export function cowpoint({ tools }: Setting, line: string, around: Around = {}): Contender {
+  return contender(`cowpoint ${line}`, () => tools.ours(line), around)
+}
+
+/** The whole process of `qemu-img`. */
+export function qemuImg({ tools }: Setting, line: string, around: Around = {}): Contender {
+  return contender(`qemu-img ${line}`, () => tools.qemuImg(line), around)
+}
+
+/** The whole process of another tool. */
+export function otherTool({ tools }: Setting, line: string, around: Around = {}): Contender {
+  return contender(line, () => tools.tool(line), around)
+}
+
+function contender(
+  command: string,
+  start: () => { readonly ms: number; readonly stdout: string },
+  { prepare, verify }: Around,
+): Contender {
+  let printed = ''
+  return {
+    command,
+    ...(prepare === undefined ? {} : { prepare }),
+    run() {
+      const { ms, stdout } = start()
+      printed = stdout
+      return ms
+    },
+    ...(verify === undefined ? {} : { verify: () => verify(printed) }),
+  }
+}
+
+/** The physical limit of what goes through tables only: so many bytes of the file read, one MiB at a time. */
+export function plainRead({ folder }: Setting, name: string, length: number): Contender {
+  return {
+    command: `readSync of ${length} bytes, 1 MiB each`,
+    run() {
+      const buffer = Buffer.alloc(1024 * 1024)
+      const file = openSync(join(folder, name), 'r')
+      const start = performance.now()
+      for (let at = 0; at < length; at += buffer.length) {
+        readSync(file, buffer, 0, Math.min(buffer.length, length - at), at)
+      }
+      const ms = performance.now() - start
+      closeSync(file)
+      return ms
+    },
+  }
+}
+
+/** Removes the output of the run before. */
+export function removing({ folder }: Setting, name: string): () => void {
+  return () => rmSync(join(folder, name), { force: true })
+}
+
+/** Throws unless both images read the same, as qemu-img sees it, and the qcow2 one is without fault. */
+export function verifySame(setting: Setting, raw: string, image: string, format: string): void {
+  const { tools, folder } = setting
+  if (statSync(join(folder, image)).size === 0) throw new Error(`${image} is empty`)
+  tools.qemuImg(`compare -q -f raw -F ${format} ${raw} ${image}`)
+  if (format === 'qcow2') tools.qemuImg(`check -q ${image}`)
+}
+
+/** Makes contenders print the same: remembers what the first one printed. */
+export function samePrint(what: string): (stdout: string) => void {
+  let first: string | undefined
+  return (stdout) => {
+    first ??= stdout
+    if (stdout !== first || stdout === '') throw new Error(`${what} printed something else`)
+  }
+}

@@ -1,0 +1,59 @@
+/**
+ * `npm run bench [-- job …] [--runs N] [--json] [--smoke]`: builds, measures, prints. Progress goes to standard error, the
+ * report to standard output. A wrong result ends it with status 1.
+ */
+
+import { join } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import { parseArgs } from 'node:util'
+import { bundleCli, bundleLibrary } from '../scripts/bundle.ts'
+import type { Outcome } from './pairs.ts'
+import { reportText, surroundings } from './report.ts'
+import { BENCHES, runBench, withTools } from './run.ts'
+
+const DIST = fileURLToPath(new URL('../dist/', import.meta.url))
+const PAIRS = 5
+
+async function main(): Promise<void> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      runs: { type: 'string', default: String(PAIRS) },
+      json: { type: 'boolean', default: false },
+      smoke: { type: 'boolean', default: false },
+    },
+  })
+  const pairCount = Number(values.runs)
+  if (!Number.isInteger(pairCount) || pairCount < 1) throw new Error('--runs takes a number')
+  const names = BENCHES.map(({ name }) => name)
+  const unknown = positionals.find((name) => !names.includes(name))
+  if (unknown !== undefined) throw new Error(`no job '${unknown}'; there are ${names.join(', ')}`)
+  const chosen = BENCHES.filter(
+    ({ name }) => positionals.length === 0 || positionals.includes(name),
+  )
+
+  await Promise.all([bundleCli(join(DIST, 'cli')), bundleLibrary(join(DIST, 'lib'))])
+  const library = await import(pathToFileURL(join(DIST, 'lib/index.js')).href)
+  const cowpoint = join(DIST, 'cli/main.js')
+  const options = { cowpoint, library, pairCount, isSmoke: values.smoke }
+  const around = await withTools(cowpoint, (tools) => surroundings(tools, options))
+  const outcomes: Outcome[] = []
+  for (const bench of chosen) {
+    await runBench(bench, options, (outcome) => {
+      outcomes.push(outcome)
+      console.error(`${outcome.ratio.toFixed(2).padStart(6)}  ${outcome.job}`)
+    })
+  }
+  console.log(
+    values.json
+      ? JSON.stringify({ ...around, outcomes }, undefined, 2)
+      : reportText(around, outcomes),
+  )
+}
+
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130))
+
+main().catch((error: unknown) => {
+  console.error(error instanceof Error ? error.message : error)
+  process.exitCode = 1
+})

@@ -1,0 +1,97 @@
+/** How outcomes are shown: a table, with the command lines and conditions below it, and what it was measured on. */
+
+import { cpus, release, totalmem } from 'node:os'
+import type { Outcome, Times } from './pairs.ts'
+import type { Tools } from './tools.ts'
+
+/** What the numbers depend on. */
+export interface Surroundings {
+  readonly date: string
+  readonly cpu: string
+  readonly coreCount: number
+  readonly memoryGib: number
+  readonly kernel: string
+  readonly fileSystem: string
+  readonly node: string
+  readonly cowpoint: string
+  readonly qemuImg: string
+  readonly pairCount: number
+  readonly isSmoke: boolean
+}
+
+/** Looks around. */
+export function surroundings(
+  tools: Tools,
+  options: { readonly pairCount: number; readonly isSmoke: boolean },
+): Surroundings {
+  const firstLine = (text: string) => text.split('\n')[0]?.trim() ?? ''
+  return {
+    date: new Date().toISOString().slice(0, 10),
+    cpu: cpus()[0]?.model ?? 'unknown',
+    coreCount: cpus().length,
+    memoryGib: Math.round(totalmem() / 2 ** 30),
+    kernel: release(),
+    fileSystem: tools.tool('stat -f -c %T .').stdout.trim(),
+    node: process.version,
+    cowpoint: firstLine(tools.ours('--version').stdout),
+    qemuImg: firstLine(tools.qemuImg('--version').stdout),
+    ...options,
+  }
+}
+
+/** The whole report as Markdown. */
+export function reportText(around: Surroundings, outcomes: readonly Outcome[]): string {
+  const { cpu, coreCount, memoryGib, kernel, fileSystem } = around
+  const head = [
+    `${around.date}: ${around.cowpoint}, Node ${around.node}, ${around.qemuImg}`,
+    `${cpu}, ${coreCount} cores, ${memoryGib} GiB, Linux ${kernel}, ${fileSystem}`,
+    `${around.pairCount} pairs a row; median, ± half the distance between the quartiles${
+      around.isSmoke ? '; SMOKE SIZES: the times mean nothing' : ''
+    }`,
+  ]
+  const rows = outcomes.map((outcome) => [
+    outcome.job,
+    timeText(outcome.ours, outcome.unit),
+    timeText(outcome.theirs, outcome.unit),
+    verdict(outcome),
+    outcome.limit === undefined ? '' : timeText(outcome.limit, outcome.unit),
+  ])
+  const titles = ['job', 'ours', 'theirs', 'ours/theirs', 'limit']
+  return [...head, '', ...tableLines([titles, ...rows]), '', ...outcomes.map(details)].join('\n')
+}
+
+function verdict({ judgedBy, ratio, difference }: Outcome): string {
+  if (judgedBy === 'ratio') return ratio.toFixed(2)
+  return `${difference < 0 ? '' : '+'}${difference.toFixed(0)} ms`
+}
+
+function timeText({ median, spread }: Times, unit: Outcome['unit']): string {
+  const digits = median < 10 ? 2 : median < 100 ? 1 : 0
+  const name = unit === 'ms' ? 'ms' : 'µs'
+  return `${median.toFixed(digits)} ${name} ± ${(spread * 100).toFixed(0)} %`
+}
+
+function tableLines(rows: readonly (readonly string[])[]): string[] {
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)))
+  const line = (row: readonly string[]) =>
+    `| ${row.map((cell, column) => pad(cell, widths[column]!, column)).join(' | ')} |`
+  const rule = `| ${widths
+    .map((width, column) => (column === 0 ? '-'.repeat(width) : `${'-'.repeat(width - 1)}:`))
+    .join(' | ')} |`
+  const [titles, ...rest] = rows
+  return [line(titles!), rule, ...rest.map(line)]
+}
+
+function pad(cell: string, width: number, column: number): string {
+  return column === 0 ? cell.padEnd(width) : cell.padStart(width)
+}
+
+function details(outcome: Outcome): string {
+  const lines = [
+    `- **${outcome.job}**: ${outcome.conditions}; ${outcome.verifiedCount} results verified`,
+    `  - ours: \`${outcome.ours.command}\``,
+    `  - theirs: \`${outcome.theirs.command}\``,
+  ]
+  if (outcome.limit !== undefined) lines.push(`  - limit: \`${outcome.limit.command}\``)
+  return lines.join('\n')
+}

@@ -1,0 +1,50 @@
+/** The options of the verbs that change what a file reads as, and the question that they all ask first (chain/views-guard.ts). */
+
+import { guardBase } from '../../chain/index.ts'
+import type { Context } from '../context.ts'
+import { texts, toggle } from '../options.ts'
+
+/** The row of `--search`, for verbs that look for images above a file. */
+export const searchOption = {
+  search: texts({
+    flags: '--search',
+    placeholder: 'folder',
+    summary: "look for overlays in this folder too, besides the image's own; may be repeated",
+  }),
+} as const
+
+/** The rows of the options, to be spread into a command's table. */
+export const viewsOptions = {
+  ...searchOption,
+  unsafe: toggle({
+    flags: '--unsafe',
+    summary: 'do not look for overlays that this changes as well, as qemu-img does not',
+  }),
+} as const
+
+/** The values of `viewsOptions`. */
+export interface ViewsWish {
+  readonly search: readonly string[]
+  readonly unsafe: boolean
+}
+
+/**
+ * Refuses where images besides those excepted read the file at `path`; says on stderr where not all could be looked at.
+ * `action` begins the message: `resize`.
+ */
+export async function guardViews(
+  path: string,
+  wish: ViewsWish,
+  { action, except = [] }: { readonly action: string; readonly except?: readonly string[] },
+  context: Context,
+): Promise<void> {
+  if (wish.unsafe) return
+  const { signal } = context
+  const found = await guardBase(path, { action, except, folders: wish.search, signal })
+  if (found.isComplete) return
+  const place = found.skipped.at(-1)
+  await context.warn(
+    `overlays may have been missed: ${place?.reason ?? 'not all files were looked at'}`,
+    place?.path ?? path,
+  )
+}
