@@ -103,7 +103,7 @@ export async function convertToNew(
 }
 
 /** Cuts a write into clusters, several of which are compressed at a time. */
-function inClusters({ clusterSize, write }: NonNullable<ConvertTarget['compress']>) {
+export function inClusters({ clusterSize, write }: NonNullable<ConvertTarget['compress']>) {
   return async (offset: number, source: Uint8Array): Promise<void> => {
     const under: Promise<void>[] = []
     for (let at = 0; at < source.length; at += clusterSize) {
@@ -149,8 +149,8 @@ function mappedParts(map: NonNullable<Unchanged['map']>, backingSize: number): P
   }
 }
 
-/** Reads both where they can differ. */
-function comparedParts(source: BlockDevice, backing: BlockDevice): PartSource {
+/** What of `source` differs from `backing`, as `zero` or `data`, in pieces of 4 KiB; both are read where they can differ. */
+export function comparedParts(source: BlockDevice, backing: BlockDevice): PartSource {
   const sourceParts = partsOf(source)
   const backingParts = partsOf(backing)
   const buffers = [new Uint8Array(CHUNK_SIZE), new Uint8Array(CHUNK_SIZE)] as const

@@ -86,10 +86,36 @@ export async function compareNamedBase(
   path: string,
   header: Header,
 ): Promise<BaseChange | undefined> {
-  const { backingName } = header
-  if (decode(header) === undefined || backingName === undefined) return undefined
+  if (decode(header) === undefined) return undefined
+  return withNamedBase(files, path, header, (base) => compareBase(header, base))
+}
+
+/** The fingerprint that the image at `path` would have of its base now; undefined where there is none, or it cannot be read. */
+export async function currentFingerprint(
+  files: FileSystem,
+  path: string,
+  header: Header,
+): Promise<HeaderExtension | undefined> {
+  const { backingName = '' } = header
+  return withNamedBase(files, path, header, (base) => fingerprintOf(base, backingName))
+}
+
+/** The fingerprint in `header` as it has to be under another name of the same file. */
+export function renamedFingerprint(header: Header, name: string): HeaderExtension | undefined {
+  const facts = decode(header)
+  if (facts === undefined) return undefined
+  return { type: EXTENSION.baseFingerprint, data: encode(facts, name) }
+}
+
+async function withNamedBase<T>(
+  files: FileSystem,
+  path: string,
+  { backingName, extensions }: Header,
+  look: (base: Pick<Layer, 'file' | 'hostFile' | 'format' | 'fileOffset'>) => Promise<T>,
+): Promise<T | undefined> {
+  if (backingName === undefined) return undefined
   try {
-    const format = extensionText(header.extensions, EXTENSION.backingFormat)
+    const format = extensionText(extensions, EXTENSION.backingFormat)
     const named = parseLocation(backingName, 'image')
     const location = format ? withFormat(named, format, 'image') : named
     const base = await findReference(files, {
@@ -100,13 +126,9 @@ export async function compareNamedBase(
     const { kind } = await files.stat(base)
     if (kind !== 'file' && kind !== 'block-device') return undefined
     await using file = await FileDevice.open(files, base)
-    const top = location.formats[0]
-    const known = location.formats.length === 0 ? 'raw' : top?.driver
-    return await compareBase(header, {
-      file,
-      hostFile: file,
-      format: known ?? (await probed(file)),
-    })
+    const known = location.formats.length === 0 ? 'raw' : location.formats[0]?.driver
+    const found = known ?? (await probed(file))
+    return await look({ file, hostFile: file, format: found, fileOffset: 0 })
   } catch (error) {
     if (error instanceof CowpointError) return undefined
     throw error

@@ -21,7 +21,6 @@ export interface Status {
   readonly offset: number | undefined
 }
 
-const NOTHING = { allocated: false, data: false, zero: false, compressed: false, offset: undefined }
 const DATA = { allocated: true, data: true, zero: false, compressed: false }
 const ZERO = { allocated: true, data: false, zero: true, compressed: false }
 
@@ -76,27 +75,39 @@ export class LayerStatus {
     })
   }
 
-  async #imageRuns(image: Qcow2Image, start: number): Promise<readonly Status[]> {
-    const mapping = await image.map(start, this.size - start)
+  async #imageRuns(image: Qcow2Image, from: number): Promise<readonly Status[]> {
+    const runs: Status[] = []
+    let start = from
+    for (const mapping of await image.mappings(from, this.size - from)) {
+      const found = this.#imageRun(image, start, mapping)
+      for (const run of found instanceof Promise ? await found : found) runs.push(run)
+      start += mapping.length
+    }
+    return runs
+  }
+
+  #imageRun(
+    image: Qcow2Image,
+    start: number,
+    mapping: Mapping,
+  ): readonly Status[] | Promise<readonly Status[]> {
     const { length } = mapping
     const offset = image.encryption === undefined ? placeOf(mapping) : undefined
-    switch (mapping.kind) {
-      case 'unallocated':
-        return [{ ...NOTHING, start, length, offset }]
-      case 'zero':
-        return [{ ...ZERO, start, length, offset }]
-      case 'compressed':
-        return [{ ...DATA, start, length, offset: undefined, compressed: true }]
-      case 'normal':
-        this.#unwritten ??= await hasUnwrittenClusters(this.#layer)
-        return this.#unwritten && offset !== undefined
-          ? this.#lookUnder(start, length, offset)
-          : [{ ...DATA, start, length, offset }]
+    if (mapping.kind === 'normal' && offset !== undefined && this.#unwritten !== false) {
+      return this.#lookUnder(start, length, offset)
     }
+    // Spelled out: spreading objects was most of what a map of many runs cost.
+    const allocated = mapping.kind !== 'unallocated'
+    const zero = mapping.kind === 'zero'
+    const compressed = mapping.kind === 'compressed'
+    const data = compressed || mapping.kind === 'normal'
+    return [{ start, length, allocated, data, zero, compressed, offset }]
   }
 
   /** Tells the holes under a run of clusters; they are data to the image, and zeroes to whoever reads them. */
   async #lookUnder(start: number, length: number, offset: number): Promise<readonly Status[]> {
+    this.#unwritten ??= await hasUnwrittenClusters(this.#layer)
+    if (!this.#unwritten) return [{ ...DATA, start, length, offset }]
     const file = this.#layer.dataFile ?? this.#layer.file
     const inFile = Math.min(length, file.size - offset)
     if (inFile <= 0) return [{ ...DATA, start, length, offset, zero: true }]

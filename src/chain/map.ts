@@ -81,10 +81,13 @@ function extent(
   layer: LayerStatus,
   place: { start: number; length: number; depth: number },
 ): MapExtent {
-  const { allocated, zero, data, compressed, offset } = status
-  const run = { ...place, present: allocated, zero, data, compressed }
-  if (offset === undefined) return run
-  return { ...run, offset: offset + (place.start - status.start), filename: layer.filename }
+  const { start, length, depth } = place
+  const { allocated: present, zero, data, compressed } = status
+  // Spelled out: spreading objects was most of what a map of many runs cost.
+  if (status.offset === undefined) return { start, length, depth, present, zero, data, compressed }
+  const offset = status.offset + (start - status.start)
+  const { filename } = layer
+  return { start, length, depth, present, zero, data, compressed, offset, filename }
 }
 
 function continues(a: MapExtent, b: MapExtent): boolean {

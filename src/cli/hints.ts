@@ -12,6 +12,10 @@ const HINTS: Readonly<Record<string, (context: CowpointError['context']) => stri
   SNAPSHOT_NOT_FOUND: () => "'cowpoint snapshot -l' lists the snapshots of an image",
   BASE_HAS_OVERLAYS: ({ next }) =>
     `'${next}' makes the first of them independent; --unsafe changes them all`,
+  LAYER_HAS_SNAPSHOTS: ({ next }) =>
+    `'${next}' saves the first of them, which can then be deleted; --unsafe changes what they read`,
+  BASE_DIFFERS: () =>
+    'without -u what differs is copied and the image reads as before; --unsafe changes the name anyway',
   UNKNOWN_FEATURE: () =>
     'the image was made by something newer; another program may know the feature',
 }

@@ -44,9 +44,36 @@ export const COMMANDS: readonly Entry[] = [
     'list, create, apply or delete internal snapshots',
     () => import('./commands/snapshot.ts'),
   ),
+  entry('commit', 'push what an overlay holds into its base', () => import('./commands/commit.ts')),
+  entry('rebase', 'put an overlay on another base', () => import('./commands/rebase.ts')),
+  entry(
+    'stream',
+    'pull backing data into an image and drop what it stood on',
+    () => import('./commands/stream.ts'),
+  ),
+  entry(
+    'usage',
+    'show who holds the space in the file of an image',
+    () => import('./commands/usage.ts'),
+  ),
+  entry(
+    'compact',
+    'make the file of an image shorter, in place',
+    () => import('./commands/compact.ts'),
+  ),
   entry('resize', 'change the virtual size of an image', () => import('./commands/resize.ts')),
   entry('dd', 'copy blocks of an image into a new one', () => import('./commands/dd.ts')),
   entry('io', 'read, write and query an image by a script', () => import('./commands/io.ts')),
+  entry(
+    'chain',
+    'show the files below and above an image as a tree',
+    () => import('./commands/chain.ts'),
+  ),
+  entry(
+    'relocate',
+    'move or rename a file of a chain and rewrite the names that lead to it',
+    () => import('./commands/relocate.ts'),
+  ),
   entry(
     'version',
     'show the versions of cowpoint and of Node',

@@ -225,7 +225,7 @@ export class StoredRefcounts {
   }
 }
 
-/** Reads refcount blocks, and those that follow in the file with them. */
+/** Reads refcount blocks into one buffer. */
 class BlockReader {
   readonly #parts: ImageParts
   readonly #buffer: Uint8Array

@@ -9,7 +9,7 @@ import { type Layout, TableCounter } from './check-tables.ts'
 import type { ImageParts } from './image-parts.ts'
 import { HI_COPIED, LO_OFFSET_MASK } from './layout/constants.ts'
 import { l1Reserved } from './layout/entries.ts'
-import type { L1Place, L2Mention, StructureKind, StructureVisitor } from './walk.ts'
+import type { L1Place, L2Mention, OffsetWords, StructureKind, StructureVisitor } from './walk.ts'
 
 const TWO_32 = 0x100000000
 
@@ -42,9 +42,9 @@ export class ReferenceCounter implements StructureVisitor {
     this.tables = new TableCounter(parts, findings)
   }
 
-  structure(kind: StructureKind, offset: number, length: number): void {
+  structure(kind: StructureKind, offset: number, length: number, words?: OffsetWords): void {
     if (length <= 0) return
-    const counted = this.tables.range(offset, length)
+    const counted = this.tables.range(offset, length, words)
     if (kind === 'l2-table' && offset % this.#parts.geometry.clusterSize !== 0) {
       this.#findings.corruption(
         'L2_TABLE_UNALIGNED',

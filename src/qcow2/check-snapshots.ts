@@ -8,7 +8,7 @@ import { type Findings, hexWords } from './check-findings.ts'
 import type { ImageParts } from './image-parts.ts'
 import { LIMIT } from './layout/constants.ts'
 import { decodeName } from './layout/names.ts'
-import type { L1Place } from './walk.ts'
+import type { L1Place, OffsetWords } from './walk.ts'
 
 /** What a check needs to know of a snapshot. */
 export interface CheckedSnapshot extends L1Place {
@@ -71,6 +71,7 @@ async function readEntries(parts: ImageParts, findings: Findings): Promise<Snaps
     if (extraSize < DEMANDED_EXTRA) incomplete.push(index)
     const idSize = readU16(fixed, 12)
     const nameSize = readU16(fixed, 14)
+    const offsetWords = [readU32(fixed, 0), readU32(fixed, 4)] as const
     const l1Size = readU32(fixed, 8)
     const texts = await window.bytes(at + ENTRY_LENGTH + extraSize, idSize + nameSize)
     snapshots.push({
@@ -78,7 +79,8 @@ async function readEntries(parts: ImageParts, findings: Findings): Promise<Snaps
       name: cText(texts.subarray(idSize)),
       l1TableOffset: readU64Rounded(fixed, 0),
       l1Size,
-      fault: l1Fault([readU32(fixed, 0), readU32(fixed, 4)], l1Size, parts.geometry.clusterSize),
+      offsetWords,
+      fault: l1Fault(offsetWords, l1Size, parts.geometry.clusterSize),
     })
     end = at + ENTRY_LENGTH + extraSize + idSize + nameSize
     if (end > LIMIT.snapshotTableSize) {
@@ -138,11 +140,7 @@ class Window {
 }
 
 /** Why the L1 table of a snapshot cannot be gone through; its offset comes in two words, since any 64 bits can stand there. */
-function l1Fault(
-  [hi, lo]: readonly [number, number],
-  l1Size: number,
-  clusterSize: number,
-): string | undefined {
+function l1Fault([hi, lo]: OffsetWords, l1Size: number, clusterSize: number): string | undefined {
   if ((lo & (clusterSize - 1)) !== 0) {
     return `l1_offset=0x${hexWords(hi, lo)}: L1 table is not cluster aligned`
   }

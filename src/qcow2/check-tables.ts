@@ -16,6 +16,7 @@ import {
 } from './layout/constants.ts'
 import { compressedLength, compressedOffset, l2Reserved } from './layout/entries.ts'
 import { refcountCodec } from './layout/refcounts.ts'
+import type { OffsetWords } from './walk.ts'
 
 const TWO_32 = 0x100000000
 const PAGE_MASK = PAGE_CLUSTERS - 1
@@ -59,9 +60,9 @@ export class TableCounter {
   }
 
   /** Counts a range that some structure takes; whether it lies in the file. */
-  range(offset: number, length: number): boolean {
+  range(offset: number, length: number, words?: OffsetWords): boolean {
     this.#weight = 1
-    return this.#count(offset, length)
+    return this.#count(offset, length, words)
   }
 
   /** Counts a table `weight` times; `reportOverflows` follows. */
@@ -272,7 +273,7 @@ export class TableCounter {
   }
 
   /** Counts a range; `words` are its offset where the number may be rounded. */
-  #count(offset: number, length: number, words?: readonly [number, number]): boolean {
+  #count(offset: number, length: number, words?: OffsetWords): boolean {
     const { clusterSize, clusterBits } = this.#parts.geometry
     // The last cluster may reach past the end of the file, but no cluster may lie past it whole.
     if (offset + length - this.#parts.fileLength >= clusterSize) {

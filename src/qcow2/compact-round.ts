@@ -6,7 +6,6 @@
  */
 
 import { breathe } from '../base/breathe.ts'
-import { divideUp } from '../base/bytes.ts'
 import type { LongWork } from '../base/progress.ts'
 import { type Blob, type EntryFilter, patchEntries, visitEntries } from './compact-entries.ts'
 import { placeBlobs } from './compact-packing.ts'
@@ -114,6 +113,10 @@ class Round {
     for (const place of this.#structures.l1Places) {
       const l1 = await readL1(state.host, place.offset, place.entryCount)
       if (!(await this.#scanTables(l1))) return false
+      if (this.#isPartial) break
+    }
+    for (const place of this.#structures.l1Places) {
+      const l1 = await readL1(state.host, place.offset, place.entryCount)
       for (let index = 0; index < l1.entryCount && !place.changes; index++) {
         place.changes = this.#tables.has(l1.offset(index))
       }
@@ -255,9 +258,4 @@ async function moveCount(transaction: Transaction, source: number, target: numbe
     if (index > 0) await transaction.change(target, 1, 1)
     await transaction.change(source, 1, -1)
   }
-}
-
-/** How many clusters a table of `length` bytes takes. */
-export function clustersOf(state: Qcow2State, length: number): number {
-  return divideUp(length, state.geometry.clusterSize)
 }

@@ -22,7 +22,7 @@ import {
   tableClusters,
   writeBitmapEntry,
 } from './metadata/bitmap-store.ts'
-import { L1Table } from './metadata/l1-table.ts'
+import type { L1Table } from './metadata/l1-table.ts'
 import { type Qcow2State, readL1 } from './metadata/state.ts'
 import type { Outcome, Transaction } from './metadata/transaction.ts'
 
@@ -206,8 +206,7 @@ export class StructureMoves {
     const isHigh = first + clusterCount > from || (movesRuns && clusterCount > 1)
     if (clusterCount === 0 || !(place.changes || isHigh)) return true
     const transaction = this.#transaction
-    const back =
-      clusterCount > 1 && runsFrom !== undefined ? transaction.seek(runsFrom) : undefined
+    const back = clusterCount > 1 && runsFrom !== undefined ? transaction.seek(runsFrom) : undefined
     const target = await transaction.take(clusterCount)
     if (back !== undefined) transaction.seek(back)
     if (!isLow(target, clusterCount)) return false
@@ -231,10 +230,13 @@ export class StructureMoves {
         await transaction.touchBlock(block)
       }
     }
-    if (liftTo !== undefined) return true
+    if (liftTo !== undefined || from === Number.POSITIVE_INFINITY) return true
+    // Nothing is in use from there on, so what counts it will be gone.
+    const blockCount = divideUp(from, geometry.refcountsPerBlock)
+    const changed = [...transaction.changedBlocks].filter((block) => block < blockCount)
     return transaction.hasFree(
-      transaction.changedBlockCount + refcounts.place.clusterCount,
-      Math.max(from, this.#options.holesTo ?? 0),
+      changed.length + divideUp(blockCount * 8, geometry.clusterSize),
+      from,
     )
   }
 

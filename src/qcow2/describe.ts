@@ -4,11 +4,26 @@
  */
 
 import { ImageError } from '../base/errors.ts'
-import type { Qcow2Image } from './image.ts'
-import { AUTOCLEAR, COMPATIBLE, INCOMPATIBLE } from './layout/constants.ts'
+import type { BlockDevice } from '../block/index.ts'
+import type { BitmapRecord } from './layout/bitmap-directory.ts'
+import { AUTOCLEAR, COMPATIBLE, EXTENSION, INCOMPATIBLE } from './layout/constants.ts'
 import { encryptionHeader } from './layout/extensions.ts'
-import { type CompressionType, hasIncompatible } from './layout/header.ts'
+import {
+  type CompressionType,
+  findExtension,
+  type Header,
+  hasIncompatible,
+} from './layout/header.ts'
 import { LUKS_HEADER_LENGTH, type LuksHeader, parseLuksHeader } from './layout/luks-header.ts'
+
+/** What is described: an open `Qcow2Image`. */
+export interface DescribedImage {
+  readonly header: Header
+  readonly file: BlockDevice
+  readonly encryption: 'aes' | 'luks' | undefined
+  readonly dataFileReference: Qcow2Description['dataFile']
+  bitmaps(): Promise<readonly BitmapRecord[]>
+}
 
 /** One persistent dirty bitmap in a description. */
 export interface BitmapDescription {
@@ -40,13 +55,15 @@ export interface Qcow2Description {
   readonly dataFile: { readonly name: string | undefined; readonly raw: boolean } | undefined
   /** `undefined` where the image has no bitmaps. */
   readonly bitmaps: readonly BitmapDescription[] | undefined
+  /** There are bitmaps, but they do not count: somebody who knows none has written since. */
+  readonly staleBitmaps: boolean
   readonly encryption: EncryptionDescription | undefined
   /** What is too broken to be described: the bitmap directory, the encryption header. */
   readonly problems: readonly ImageError[]
 }
 
 /** Describes an open image, as far as it can be read; see `problems`. */
-export async function describeImage(image: Qcow2Image): Promise<Qcow2Description> {
+export async function describeImage(image: DescribedImage): Promise<Qcow2Description> {
   const { header } = image
   const modern = header.version === 3
   const problems: ImageError[] = []
@@ -65,6 +82,7 @@ export async function describeImage(image: Qcow2Image): Promise<Qcow2Description
     extendedL2: modern ? hasIncompatible(header, INCOMPATIBLE.extendedL2) : undefined,
     dataFile: image.dataFileReference,
     bitmaps: bitmaps.length === 0 ? undefined : bitmaps,
+    staleBitmaps: !bitmapsCount(header) && findExtension(header, EXTENSION.bitmaps) !== undefined,
     encryption:
       image.encryption === 'luks'
         ? { format: 'luks', luks }
@@ -83,9 +101,12 @@ async function attempt<T>(problems: ImageError[], read: () => Promise<T>): Promi
   }
 }
 
-async function describeBitmaps(image: Qcow2Image): Promise<BitmapDescription[]> {
-  // Software that does not know bitmaps has written since: what is stored is void.
-  if ((image.header.autoclearFeatures & AUTOCLEAR.bitmaps) === 0n) return []
+function bitmapsCount(header: Header): boolean {
+  return (header.autoclearFeatures & AUTOCLEAR.bitmaps) !== 0n
+}
+
+async function describeBitmaps(image: DescribedImage): Promise<BitmapDescription[]> {
+  if (!bitmapsCount(image.header)) return []
   const bitmaps = await image.bitmaps()
   return bitmaps.map(({ name, granularityBits, inUse, auto }) => ({
     name,
@@ -95,7 +116,7 @@ async function describeBitmaps(image: Qcow2Image): Promise<BitmapDescription[]> 
   }))
 }
 
-async function readLuksHeader(image: Qcow2Image): Promise<LuksHeader | undefined> {
+async function readLuksHeader(image: DescribedImage): Promise<LuksHeader | undefined> {
   if (image.encryption !== 'luks') return undefined
   const place = encryptionHeader(image.header.extensions)
   if (place === undefined || place.offset + LUKS_HEADER_LENGTH > image.file.size) {

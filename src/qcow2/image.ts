@@ -4,7 +4,9 @@
  * metadata/ and the verbs beside it.
  */
 
+import { roundDown } from '../base/bytes.ts'
 import { UsageError } from '../base/errors.ts'
+import { InFlight } from '../base/in-flight.ts'
 import type { LongWork } from '../base/progress.ts'
 import {
   type BlockDevice,
@@ -14,13 +16,14 @@ import {
   deviceClosed,
   type Extent,
 } from '../block/index.ts'
+import { type Compaction, type CompactOptions, compactImage, planCompaction } from './compact.ts'
 import { emptyDisk } from './empty-disk.ts'
 import { discardGuest, zeroGuest } from './io/discard.ts'
-import { guestExtents, guestMapping } from './io/extents.ts'
+import { guestExtents, guestMapping, guestMappings } from './io/extents.ts'
 import { activeView, readGuest } from './io/read.ts'
 import { writeGuest } from './io/write.ts'
 import { writeCompressedGuest } from './io/write-compressed.ts'
-import { EXTENSION, INCOMPATIBLE } from './layout/constants.ts'
+import { EXTENSION, INCOMPATIBLE, SECTOR_SIZE } from './layout/constants.ts'
 import { extensionText } from './layout/extensions.ts'
 import type { Geometry } from './layout/geometry.ts'
 import { type Header, hasIncompatible } from './layout/header.ts'
@@ -35,27 +38,13 @@ import { HostFile } from './metadata/host-file.ts'
 import type { Mapping } from './metadata/mapping.ts'
 import { openState } from './metadata/open-state.ts'
 import { dataFileIsRaw, type Qcow2State } from './metadata/state.ts'
+import type { OpenOptions } from './open-options.ts'
 import { rebuildRefcounts } from './rebuild.ts'
-import { growDisk, isGrowth } from './resize.ts'
+import { isResize, type ResizeOptions, resizeDisk } from './resize.ts'
 import { SnapshotView } from './snapshot-view.ts'
 import { applySnapshot, createSnapshot, deleteSnapshot, type SnapshotOptions } from './snapshots.ts'
+import { measureUsage, type Usage } from './usage.ts'
 import { readVmState, writeVmState } from './vm-state.ts'
-
-/** How an image is opened. */
-export interface OpenOptions {
-  /** Default false: nothing is ever written. */
-  readonly writable?: boolean
-  /** For messages; default the file's name. */
-  readonly name?: string
-  /** The external data file, for images that have one; needed for guest data only. Not owned. */
-  readonly dataFile?: BlockDevice
-  /** What shows where this image has nothing. Not owned. */
-  readonly backing?: BlockDevice
-  /** Memory for L2 tables in bytes; default 32 MiB. */
-  readonly cacheSize?: number
-  /** What happens to the host space of freed clusters; default `punch`: it is given back. */
-  readonly discard?: 'punch' | 'keep'
-}
 
 const DEFAULT_CACHE = 32 * 1024 * 1024
 const EVERYTHING = Number.POSITIVE_INFINITY
@@ -67,9 +56,7 @@ export class Qcow2Image implements BlockDevice {
   readonly blockSizes: BlockSizes
   readonly #state: Qcow2State
   #closed = false
-  /** Calls that have not ended yet. */
-  #workCount = 0
-  #onIdle: (() => void) | undefined
+  readonly #calls = new InFlight()
 
   private constructor(state: Qcow2State) {
     this.#state = state
@@ -109,8 +96,9 @@ export class Qcow2Image implements BlockDevice {
     return this.#state.name
   }
 
+  /** Whole sectors only, as QEMU has it. */
   get size(): number {
-    return this.#state.header.size
+    return roundDown(this.#state.header.size, SECTOR_SIZE)
   }
 
   /** The header as it is now. */
@@ -160,7 +148,7 @@ export class Qcow2Image implements BlockDevice {
   /** Takes over what `source` holds, all or nothing; see merge-disk.ts. */
   mergeDisk(source: MergeSource, options: MergeOptions = {}): Promise<void> {
     this.#checkWritable(0, 0)
-    return this.#work(() => mergeDisk(this.#state, source, options))
+    return this.#calls.run(() => mergeDisk(this.#state, source, options))
   }
 
   /** Frees all that the active disk holds, all or nothing, so that it reads as what lies below. */
@@ -175,24 +163,24 @@ export class Qcow2Image implements BlockDevice {
 
   async read(offset: number, target: Uint8Array): Promise<void> {
     this.#check(offset, target.length)
-    this.#workCount++
+    this.#calls.enter()
     try {
       const state = this.#state
       if (state.l1 === undefined) await state.loadL1()
       await readGuest(state, activeView(state), offset, target)
     } finally {
-      this.#workEnded()
+      this.#calls.leave()
     }
   }
 
   async write(offset: number, source: Uint8Array): Promise<void> {
     this.#checkWritable(offset, source.length)
     if (source.length === 0) return
-    this.#workCount++
+    this.#calls.enter()
     try {
       await writeGuest(this.#state, offset, source)
     } finally {
-      this.#workEnded()
+      this.#calls.leave()
     }
   }
 
@@ -203,7 +191,7 @@ export class Qcow2Image implements BlockDevice {
   async writeCompressed(offset: number, source: Uint8Array): Promise<void> {
     this.#checkWritable(offset, source.length)
     if (source.length === 0) return
-    await this.#work(() => writeCompressedGuest(this.#state, offset, source))
+    await this.#calls.run(() => writeCompressedGuest(this.#state, offset, source))
   }
 
   async writeZeroes(
@@ -213,18 +201,18 @@ export class Qcow2Image implements BlockDevice {
   ): Promise<void> {
     this.#checkWritable(offset, length)
     const { mayDiscard = false } = options
-    await this.#work(() => zeroGuest(this.#state, offset, length, { mayDiscard }))
+    await this.#calls.run(() => zeroGuest(this.#state, offset, length, { mayDiscard }))
   }
 
   /** Frees whole clusters; they read as zeroes then (version 2: as the backing, or zeroes without one). */
   async discard(offset: number, length: number): Promise<void> {
     this.#checkWritable(offset, length)
-    if (length > 0) await this.#work(() => discardGuest(this.#state, offset, length))
+    if (length > 0) await this.#calls.run(() => discardGuest(this.#state, offset, length))
   }
 
   async extents(offset: number, length: number): Promise<readonly Extent[]> {
     this.#check(offset, length)
-    return this.#work(async () => {
+    return this.#calls.run(async () => {
       await this.#state.loadL1()
       return guestExtents(this.#state, activeView(this.#state), offset, length)
     })
@@ -233,26 +221,40 @@ export class Qcow2Image implements BlockDevice {
   /** Where the run that starts at `offset` lies in this layer; clipped to `length`. */
   async map(offset: number, length: number): Promise<Mapping> {
     this.#check(offset, length)
-    return this.#work(async () => {
+    return this.#calls.run(async () => {
       await this.#state.loadL1()
       return guestMapping(this.#state, activeView(this.#state), offset, length)
+    })
+  }
+
+  /** As `map`, for many runs at once: ascending from `offset` on; the list may stop short. */
+  async mappings(offset: number, length: number): Promise<readonly Mapping[]> {
+    this.#check(offset, length)
+    return this.#calls.run(async () => {
+      await this.#state.loadL1()
+      return guestMappings(this.#state, activeView(this.#state), offset, length)
     })
   }
 
   async flush(): Promise<void> {
     this.#checkOpen()
     const state = this.#state
-    if (state.writable) await this.#work(() => state.mutex.run(() => commit(state)))
+    if (state.writable) await this.#calls.run(() => state.mutex.run(() => commit(state)))
   }
 
-  /** Makes the disk larger; shrinking is a UsageError, code `SHRINK_NOT_SUPPORTED`. */
-  async resize(size: number): Promise<void> {
+  /** Makes the disk larger; a smaller size is a UsageError, code `SHRINK_NOT_ALLOWED`. */
+  resize(size: number): Promise<void> {
+    return this.resizeDisk(size)
+  }
+
+  /** Gives the disk another size, all or nothing; a smaller one must be asked for by name, for bytes are lost. */
+  async resizeDisk(size: number, options: ResizeOptions = {}): Promise<void> {
     this.#checkWritable(0, 0)
     const state = this.#state
-    if (!isGrowth(state, size)) return
-    await this.#work(async () => {
+    if (!isResize(state, size, options)) return
+    await this.#calls.run(async () => {
       await beginGuestWrite(state)
-      await state.ranges.run(0, EVERYTHING, 'exclusive', () => growDisk(state, size))
+      await state.ranges.run(0, EVERYTHING, 'exclusive', () => resizeDisk(state, size, options))
     })
   }
 
@@ -270,13 +272,28 @@ export class Qcow2Image implements BlockDevice {
   async applySnapshot(snapshot: SnapshotRecord, options: LongWork = {}): Promise<void> {
     this.#checkWritable(0, 0)
     this.#checkSnapshot(snapshot)
-    await this.#work(async () => {
+    await this.#calls.run(async () => {
       await beginGuestWrite(this.#state)
       await this.#structural(() => {
         this.#checkSnapshot(snapshot)
         return applySnapshot(this.#state, snapshot, options)
       })
     })
+  }
+
+  /** Makes the file shorter in place, every view unchanged; the snapshots' records are other ones then. */
+  compact(options: CompactOptions = {}): Promise<Compaction> {
+    return this.#structural(() => compactImage(this.#state, options))
+  }
+
+  /** What `compact` would do, to the byte; writes nothing and works on an image that is open for reading. */
+  planCompaction(options: CompactOptions = {}): Promise<Compaction> {
+    return this.#alone(() => planCompaction(this.#state, options))
+  }
+
+  /** Who holds the space in the file; reads only. */
+  usage(options: LongWork = {}): Promise<Usage> {
+    return this.#alone(() => measureUsage(this.#state, options))
   }
 
   /** Removes a snapshot; what only it referred to is freed. */
@@ -293,24 +310,24 @@ export class Qcow2Image implements BlockDevice {
   async openSnapshot(snapshot: SnapshotRecord): Promise<SnapshotView> {
     this.#checkOpen()
     this.#checkSnapshot(snapshot)
-    return this.#work(() => SnapshotView.open(this.#state, snapshot))
+    return this.#calls.run(() => SnapshotView.open(this.#state, snapshot))
   }
 
   /** Reads VM state, of the active disk or of a snapshot; `offset` counts from its beginning. */
   async readVmState(offset: number, target: Uint8Array, snapshot?: SnapshotRecord): Promise<void> {
     this.#checkOpen()
     if (snapshot === undefined) {
-      return this.#work(() => readVmState(this.#state, offset, target))
+      return this.#calls.run(() => readVmState(this.#state, offset, target))
     }
     checkRange(snapshot.vmStateSize, offset, target.length)
     const view = await this.openSnapshot(snapshot)
-    await this.#work(() => view.readVmState(offset, target))
+    await this.#calls.run(() => view.readVmState(offset, target))
   }
 
   /** Writes VM state behind the active disk; `createSnapshot` with its size makes it a snapshot's. */
   async writeVmState(offset: number, source: Uint8Array): Promise<void> {
     this.#checkWritable(0, 0)
-    await this.#work(() => writeVmState(this.#state, offset, source))
+    await this.#calls.run(() => writeVmState(this.#state, offset, source))
   }
 
   /** The persistent dirty bitmaps, as the directory lists them; none where the bitmaps bit is clear. */
@@ -324,7 +341,7 @@ export class Qcow2Image implements BlockDevice {
     if (this.#closed) return
     this.#closed = true
     try {
-      if (this.#workCount > 0) await new Promise<void>((resolve) => (this.#onIdle = resolve))
+      await this.#calls.idle()
       await this.#state.ranges.run(0, EVERYTHING, 'exclusive', () => this.#finish())
     } finally {
       await this.#state.quarantine.reads.drain()
@@ -350,30 +367,16 @@ export class Qcow2Image implements BlockDevice {
   /** Runs a structural verb alone: no guest write, no commit meanwhile. */
   async #structural<T>(verb: () => Promise<T>): Promise<T> {
     this.#checkWritable(0, 0)
-    const state = this.#state
-    return this.#work(() =>
-      state.ranges.run(0, EVERYTHING, 'exclusive', () =>
-        state.mutex.run(async () => {
-          await beginChange(state)
-          return verb()
-        }),
-      ),
-    )
+    return this.#alone(async () => {
+      await beginChange(this.#state)
+      return verb()
+    })
   }
 
-  /** Does something that `close` must wait for. */
-  async #work<T>(action: () => Promise<T>): Promise<T> {
-    this.#workCount++
-    try {
-      return await action()
-    } finally {
-      this.#workEnded()
-    }
-  }
-
-  #workEnded(): void {
-    this.#workCount--
-    if (this.#workCount === 0) this.#onIdle?.()
+  async #alone<T>(action: () => Promise<T>): Promise<T> {
+    this.#checkOpen()
+    const { ranges, mutex } = this.#state
+    return this.#calls.run(() => ranges.run(0, EVERYTHING, 'exclusive', () => mutex.run(action)))
   }
 
   #check(offset: number, length: number): void {

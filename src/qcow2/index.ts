@@ -1,6 +1,7 @@
 /** The door of qcow2: the format, read, written, created and checked. It opens no file by itself. */
 
 export { type CheckOptions, type CheckReport, checkImage, type Finding } from './check.ts'
+export type { Compaction, CompactOptions } from './compact.ts'
 export {
   type CreateOptions,
   createQcow2,
@@ -9,7 +10,7 @@ export {
 } from './create.ts'
 export { type CreatePlan, planCreate } from './create-options.ts'
 export { describeImage, type Qcow2Description } from './describe.ts'
-export { type OpenOptions, Qcow2Image } from './image.ts'
+export { Qcow2Image } from './image.ts'
 export type { BitmapRecord } from './layout/bitmap-directory.ts'
 export { EXTENSION, INCOMPATIBLE } from './layout/constants.ts'
 export { extensionText, type HeaderExtension } from './layout/extensions.ts'
@@ -35,5 +36,8 @@ export type { MergeOptions, MergeSource } from './merge-disk.ts'
 export type { BackingName } from './metadata/header-switch.ts'
 export type { Mapping } from './metadata/mapping.ts'
 export { readHeader, readSnapshots } from './metadata/open-state.ts'
+export type { OpenOptions } from './open-options.ts'
+export type { ResizeOptions } from './resize.ts'
 export { SnapshotView } from './snapshot-view.ts'
 export type { SnapshotOptions } from './snapshots.ts'
+export type { SharedUsage, SnapshotUsage, Usage } from './usage.ts'

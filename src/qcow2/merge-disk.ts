@@ -9,7 +9,7 @@ import { divideUp, isZero, roundDown, roundUp } from '../base/bytes.ts'
 import { UsageError } from '../base/errors.ts'
 import type { LongWork } from '../base/progress.ts'
 import { type BlockDevice, type Part, type PartSource, PartWalk } from '../block/index.ts'
-import { readGuest } from './io/read.ts'
+import { readGuest, refuseEncrypted } from './io/read.ts'
 import { LO_ZERO } from './layout/constants.ts'
 import { entryHi, entryLo } from './layout/entries.ts'
 import { beginGuestWrite } from './metadata/begin-write.ts'
@@ -50,6 +50,7 @@ export async function mergeDisk(
   if (state.externalData) {
     throw new UsageError('EXTERNAL_DATA', 'image with an external data file changes in place only')
   }
+  refuseEncrypted(state)
   await beginGuestWrite(state)
   await state.ranges.run(0, Number.POSITIVE_INFINITY, 'exclusive', async () => {
     const oldSize = state.header.size

@@ -50,9 +50,11 @@ export async function countReferences(
   options: ReferenceOptions = {},
 ): Promise<ReferenceCounts> {
   const parts = await partsOfHeader(file, header)
+  // An entry without a disk size refers to what it refers to all the same: only a table that cannot be read counts here.
+  const snapshotFindings = new Findings(1)
+  const reading = await readSnapshots(parts, snapshotFindings)
+  if ('failure' in reading) throw unreadable('snapshot table', snapshotFindings)
   const findings = new Findings(1000)
-  const reading = await readSnapshots(parts, findings)
-  if ('failure' in reading) throw unreadable('snapshot table', findings)
   const metadata: MetadataRange[] = []
   const listed = new Set<number>()
   const counter = new ReferenceCounter(parts, findings, (kind, offset, length) => {

@@ -1,13 +1,16 @@
 /**
- * Makes the disk larger. The new bytes read as zeroes, whatever lies in the tables behind the old end, in the
- * rest of its last cluster, or in a backing that is longer. All of that is made so while nobody can see it;
- * then the header switch moves the end.
+ * Gives the disk another size; shrink.ts makes it smaller. The bytes that a larger one gets read as zeroes,
+ * whatever lies in the tables behind the old end, in the rest of its last cluster, or in a backing that is longer.
+ * All of that is made so while nobody can see it; then the header switch moves the end.
  */
 
 import { breathe } from '../base/breathe.ts'
 import { divideUp, roundUp } from '../base/bytes.ts'
 import { UsageError } from '../base/errors.ts'
+import type { LongWork } from '../base/progress.ts'
+import { formatSize } from '../base/units.ts'
 import { checkSize } from '../block/index.ts'
+import type { Preallocation } from './create-options.ts'
 import { backingShows } from './io/copy-on-write.ts'
 import { clearHeld, zeroHeld } from './io/discard.ts'
 import { writeHeld } from './io/write.ts'
@@ -18,22 +21,56 @@ import { L1Table } from './metadata/l1-table.ts'
 import { map } from './metadata/mapping.ts'
 import { dataFileIsRaw, type Qcow2State } from './metadata/state.ts'
 import { Transaction } from './metadata/transaction.ts'
+import { preallocate } from './preallocate.ts'
+import { shrinkDisk } from './shrink.ts'
 import { writeL1 } from './snapshots.ts'
 import { changeReferences, TreeWork, treeTables } from './table-tree.ts'
 
-/** Whether the disk is smaller than `size`; throws a UsageError where it is larger, or where no disk can have that size. */
-export function isGrowth(state: Qcow2State, size: number): boolean {
+/** How a disk gets another size. */
+export interface ResizeOptions extends LongWork {
+  /** Allows a smaller size: what lies past it is lost. */
+  readonly shrink?: boolean
+  /** How much of added space is allocated at once; default `off`. */
+  readonly preallocation?: Preallocation
+}
+
+/**
+ * Whether there is anything to do. Throws a UsageError: `INVALID_SIZE` for a size that no disk can have,
+ * `SHRINK_NOT_ALLOWED` for a smaller one that was not asked for by name, `PREALLOCATION` where nothing is added.
+ */
+export function isResize(state: Qcow2State, size: number, options: ResizeOptions): boolean {
   checkSize(size)
+  const old = state.header.size
   if (size % 512 !== 0) {
     throw new UsageError('INVALID_SIZE', `virtual size ${size} is not a multiple of 512`)
   }
-  if (size >= state.header.size) return size > state.header.size
-  throw new UsageError('SHRINK_NOT_SUPPORTED', 'shrinking a qcow2 image is not supported')
+  if (size <= old && (options.preallocation ?? 'off') !== 'off') {
+    throw new UsageError('PREALLOCATION', 'only a disk that grows can be preallocated')
+  }
+  if (size < old && options.shrink !== true) {
+    throw new UsageError(
+      'SHRINK_NOT_ALLOWED',
+      `disk of ${formatSize(old)} would lose what lies past ${formatSize(size)}`,
+      { context: { size } },
+    )
+  }
+  return size !== old
 }
 
-/** Grows the disk to `size` bytes. The caller holds the whole guest range, and not the mutex. */
-export async function growDisk(state: Qcow2State, size: number): Promise<void> {
+/** Gives the disk `size` bytes. The caller holds the whole guest range, not the mutex, and has begun a guest write. */
+export async function resizeDisk(
+  state: Qcow2State,
+  size: number,
+  options: ResizeOptions = {},
+): Promise<void> {
+  // Somebody else may have resized it while the caller waited.
+  if (!isResize(state, size, options)) return
+  if (size < state.header.size) {
+    await state.mutex.run(() => shrinkDisk(state, size, options))
+    return
+  }
   await prepareGrowth(state, size)
+  await preallocate(state, size, options.preallocation ?? 'off', options)
   await state.mutex.run(() =>
     Transaction.run(state, async (transaction) => {
       const { header, ...bitmaps } = await planBitmaps(state, transaction, size)
@@ -47,7 +84,15 @@ export async function prepareGrowth(state: Qcow2State, size: number): Promise<vo
   checkGrowth(state, size)
   await state.mutex.run(() => prepareL1(state, l1EntriesFor(size, state.geometry)))
   await emptyNewBytes(state, size)
-  if (dataFileIsRaw(state)) await state.dataFile.resize(size)
+  if (state.externalData) await growDataFile(state, size)
+}
+
+/** Gives the external data file room for the disk, all of which reads as zeroes where it must be a raw image. */
+async function growDataFile(state: Qcow2State, size: number): Promise<void> {
+  const { dataFile, header } = state
+  const isRaw = dataFileIsRaw(state)
+  if (isRaw) await dataFile.zero(header.size, size - header.size, { mayDiscard: true })
+  if (isRaw || dataFile.size < size) await dataFile.resize(size)
 }
 
 function checkGrowth(state: Qcow2State, size: number): void {

@@ -8,6 +8,7 @@ import { ImageError } from '../base/errors.ts'
 import type { LongWork } from '../base/progress.ts'
 import { HI_COMPRESSED } from './layout/constants.ts'
 import { compressedLength, compressedOffset, entryOffset } from './layout/entries.ts'
+import type { Geometry } from './layout/geometry.ts'
 import type { L1Table } from './metadata/l1-table.ts'
 import type { Qcow2State } from './metadata/state.ts'
 import type { Transaction } from './metadata/transaction.ts'
@@ -51,6 +52,7 @@ export async function* treeTables(
 ): AsyncGenerator<TreeTable> {
   const { clusterSize } = state.geometry
   const perRead = Math.max(1, READ_AHEAD / clusterSize)
+  let buffer = new Uint8Array(0)
   for (let index = from; index < to; ) {
     const offset = l1.offset(index)
     if (offset === 0) {
@@ -72,7 +74,8 @@ export async function* treeTables(
     ) {
       count++
     }
-    const bytes = new Uint8Array(count * clusterSize)
+    if (buffer.length < count * clusterSize) buffer = new Uint8Array(count * clusterSize)
+    const bytes = buffer.subarray(0, count * clusterSize)
     await state.host.readWithin(offset, bytes, 'L2 table')
     for (let table = 0; table < count; table++) {
       const at = table * clusterSize
@@ -91,37 +94,64 @@ export async function changeReferences(
   table: Uint8Array,
   delta: 1 | -1,
 ): Promise<void> {
-  const { clusterSize, l2EntrySize } = state.geometry
+  const { geometry, externalData } = state
+  const { clusterSize, l2EntrySize } = geometry
   const view = new DataView(table.buffer, table.byteOffset, table.byteLength)
-  const ownsData = !state.externalData
-  let first = -1
-  let count = 0
-  for (let at = 0; at < table.byteLength; at += l2EntrySize) {
+  for (let at = 0; at < table.byteLength; ) {
     const hi = view.getUint32(at)
-    const lo = view.getUint32(at + 4)
-    if (hi === 0 && lo <= 1) continue
-    let cluster: number
-    let clusters = 1
-    if ((hi & HI_COMPRESSED) !== 0) {
-      const offset = compressedOffset(hi, lo, state.geometry)
-      cluster = Math.floor(offset / clusterSize)
-      const last = offset + compressedLength(hi, lo, state.geometry) - 1
-      clusters = Math.floor(last / clusterSize) - cluster + 1
-    } else {
-      const offset = entryOffset(hi, lo)
-      if (offset === 0 || !ownsData) continue
-      if (offset % clusterSize !== 0) throw unaligned(offset)
-      cluster = offset / clusterSize
+    const end = runEnd(view, at, l2EntrySize, clusterSize)
+    const found = clustersOf(geometry, hi, view.getUint32(at + 4), externalData)
+    if (found !== undefined) {
+      const count = found.count + (end - at) / l2EntrySize - 1
+      const done = transaction.changeNow(found.first, count, delta)
+      if (done < count) await transaction.change(found.first + done, count - done, delta)
     }
-    if (cluster === first + count && count > 0) {
-      count += clusters
-      continue
-    }
-    if (count > 0) await transaction.change(first, count, delta)
-    first = cluster
-    count = clusters
+    at = end
   }
-  if (count > 0) await transaction.change(first, count, delta)
+}
+
+/**
+ * Where a run of entries ends: of whole clusters, each the next one in the file with the same flags, or of nothing. A
+ * function of its own, since nothing else in a structural verb runs once for each cluster.
+ */
+function runEnd(view: DataView, at: number, entrySize: number, clusterSize: number): number {
+  const end = view.byteLength
+  let hi = view.getInt32(at)
+  let lo = view.getInt32(at + 4)
+  let next = at + entrySize
+  if ((hi & HI_COMPRESSED) !== 0) return next
+  if (hi === 0 && lo === 0) {
+    while (next < end && view.getInt32(next) === 0 && view.getInt32(next + 4) === 0) {
+      next += entrySize
+    }
+    return next
+  }
+  for (; next < end; next += entrySize) {
+    lo = (lo + clusterSize) | 0
+    if (lo >= 0 && lo < clusterSize) hi = (hi + 1) | 0
+    if (view.getInt32(next + 4) !== lo || view.getInt32(next) !== hi) break
+  }
+  return next
+}
+
+/** The clusters that an entry refers to, if any. */
+function clustersOf(
+  geometry: Geometry,
+  hi: number,
+  lo: number,
+  externalData: boolean,
+): { readonly first: number; readonly count: number } | undefined {
+  const { clusterSize } = geometry
+  if ((hi & HI_COMPRESSED) !== 0) {
+    const offset = compressedOffset(hi, lo, geometry)
+    const first = Math.floor(offset / clusterSize)
+    const last = offset + compressedLength(hi, lo, geometry) - 1
+    return { first, count: Math.floor(last / clusterSize) - first + 1 }
+  }
+  const offset = entryOffset(hi, lo)
+  if (offset === 0 || externalData) return undefined
+  if (offset % clusterSize !== 0) throw unaligned(offset)
+  return { first: offset / clusterSize, count: 1 }
 }
 
 function unaligned(offset: number): ImageError {

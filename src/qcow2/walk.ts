@@ -38,7 +38,7 @@ export interface L2Mention {
 /** Who is told. Everything is synchronous: what needs a device waits until the walk is over. */
 export interface StructureVisitor {
   /** A structure's claim to a range, which need not lie in the file. */
-  structure(kind: StructureKind, offset: number, length: number): void
+  structure(kind: StructureKind, offset: number, length: number, words?: OffsetWords): void
   /** A snapshot, before its L1 table; one with a fault is not gone through. */
   snapshot(snapshot: L1Place, index: number): void
   /** An L1 entry that is not zero, before its table. */
@@ -51,9 +51,14 @@ export interface StructureVisitor {
   refcountEntry(hi: number, lo: number, index: number): void
 }
 
+/** High and low 32 bits of an offset. */
+export type OffsetWords = readonly [hi: number, lo: number]
+
 /** An L1 table of the image other than the active one. */
 export interface L1Place {
   readonly l1TableOffset: number
+  /** The offset in two words, where a number may not hold it. */
+  readonly offsetWords?: OffsetWords
   /** Entries. */
   readonly l1Size: number
   /** Why the table cannot be gone through. */
@@ -137,7 +142,7 @@ async function walkL1Tables(
   for (const [index, place] of places.entries()) {
     if (index > 0) visitor.snapshot(place, index - 1)
     if (place.l1Size === 0 || place.fault !== undefined) continue
-    visitor.structure('l1-table', place.l1TableOffset, place.l1Size * 8)
+    visitor.structure('l1-table', place.l1TableOffset, place.l1Size * 8, place.offsetWords)
     budget.spend(tableLength(host, place.l1TableOffset, place.l1Size * 8))
     await walk.table(await read(index), index === 0)
   }

@@ -80,6 +80,8 @@ export interface FileSystem {
   unlink(path: string): Promise<void>
   /** Creates a folder; with `parents` also those above, and one that exists is fine. */
   makeFolder(path: string, options?: { parents?: boolean }): Promise<void>
+  /** Removes an empty folder. */
+  removeFolder(path: string): Promise<void>
   /** Makes the names in a folder durable. */
   syncFolder(path: string): Promise<void>
 }

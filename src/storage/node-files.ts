@@ -37,6 +37,8 @@ export const nodeFiles: FileSystem = {
       await fs.promises.mkdir(path, { recursive: options.parents ?? false })
     }),
 
+  removeFolder: (path) => told('remove folder', () => fs.promises.rmdir(path)),
+
   syncFolder: (path) =>
     told('sync folder', async () => {
       // Windows cannot open folders, and orders names by itself.

@@ -19,6 +19,7 @@ const facts: LayerFacts = {
   snapshots: [],
   specific: undefined,
   problems: [],
+  warnings: [],
 }
 
 const snapshot: SnapshotRecord = {

@@ -1,6 +1,7 @@
 /** `info` where it is better than qemu-img: chains with a broken link. */
 
 import { expect, test } from 'vitest'
+import { unpackImage } from '../support/image-matrix.ts'
 import { ImageBytes, pokeFile } from '../support/poke.ts'
 import { runCli } from '../support/run-cli.ts'
 import { tempFolder } from '../support/temp.ts'
@@ -81,4 +82,29 @@ test('an image with a broken bitmap directory is described all the same', async 
   expect(status).toBe(1)
   expect(stdout).toContain('virtual size: 1 MiB')
   expect(stderr).toContain('a.qcow2: bitmap directory')
+})
+
+test('on a terminal no name in an image moves the cursor', async () => {
+  const cwd = tempFolder()
+  const made = [
+    ['create', '-q', '-f', 'qcow2', '-u', '-b', 'a\x1b[2Jb', '-F', 'raw', 'a.qcow2', '1M'],
+    ['snapshot', '-c', 'x\x1b]0;y\x07', 'a.qcow2'],
+  ]
+  for (const words of made) expect(await runCli(words, { cwd })).toMatchObject({ status: 0 })
+  for (const words of [['info'], ['snapshot', '-l']]) {
+    const plain = await runCli([...words, 'a.qcow2'], { cwd })
+    const shown = await runCli([...words, 'a.qcow2'], { cwd, isTerminal: true })
+    expect(plain.stdout).toContain('\x1b')
+    expect(shown.stdout).not.toContain('\x1b')
+    expect(shown.stdout).toContain('\\x1b')
+  }
+})
+
+test('stale bitmaps are not listed, and a warning says why', async () => {
+  const cwd = tempFolder()
+  unpackImage('bitmaps-stale', cwd)
+  const { status, stdout, stderr } = await runCli(['info', 'disk.qcow2'], { cwd })
+  expect(status).toBe(0)
+  expect(stdout).not.toContain('bitmaps:')
+  expect(stderr).toContain('warning: a program lacking bitmap support modified this file')
 })

@@ -68,6 +68,8 @@ export interface Differential {
   /** Applied to the standard output of both; `maskDates` and `maskSpace` are ready-made. */
   readonly normalise?: (text: string) => string
   readonly stdin?: string | Uint8Array
+  /** Only what both tools do at all is compared: where one of them refuses the image, the other may still read it. */
+  readonly eitherMayRefuse?: boolean
   /** For both tools; `TZ` is UTC unless said here. */
   readonly env?: Readonly<Record<string, string>>
   /** Runs the bundled command as a process of its own instead of in this one. */

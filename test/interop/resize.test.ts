@@ -14,9 +14,18 @@ const disks = scene(
   'qemu-img create -f qcow2 -o data_file=d.raw ext.qcow2 1M',
   'qemu-img create -f qcow2 -o cluster_size=512 small.qcow2 1M',
   "qemu-io -c 'write -P 1 0 1M' small.qcow2",
-  'qemu-img create -f qcow2 -b a.qcow2 -F qcow2 over.qcow2 1M',
+  // A base of its own: to resize one that has overlays is refused here.
+  'cp a.qcow2 base.qcow2; qemu-img create -f qcow2 -b base.qcow2 -F qcow2 over.qcow2 1M',
   'qemu-img create -f qcow2 -o extended_l2=on x.qcow2 1M',
   'head -c 1000 /dev/urandom > odd.raw',
+  'qemu-img create -f qcow2 -o data_file=rd.raw,data_file_raw=on extraw.qcow2 1M',
+  "qemu-io -c 'write -P 6 0 1M' ext.qcow2; qemu-io -c 'write -P 6 0 1M' extraw.qcow2",
+  'cp a.qcow2 marked.qcow2; qemu-img bitmap --add -g 64k marked.qcow2 b; qemu-img bitmap --add --disable marked.qcow2 c',
+  "qemu-io -c 'write -P 9 1M 512k' marked.qcow2",
+  "qemu-img create -f qcow2 packed.qcow2 2M; qemu-io -c 'write -c -P 3 0 2M' packed.qcow2",
+  "qemu-img create -f qcow2 -o refcount_bits=1,cluster_size=4k one.qcow2 8M; qemu-io -c 'write -P 4 0 8M' one.qcow2",
+  "qemu-io -c 'write -P 2 0 1M' x.qcow2",
+  "qemu-io -c 'write -P 2 100k 300k' over.qcow2; qemu-io -c 'write -P 2 0 1M' v2.qcow2",
 )
 
 const changes: Differential[] = [
@@ -42,15 +51,34 @@ const changes: Differential[] = [
   'resize -f raw --shrink odd.raw 10',
   'resize r.raw 3M',
   'resize --preallocation=off a.qcow2 3M',
+  'resize --shrink a.qcow2 1M',
+  'resize --shrink a.qcow2 -500k',
+  'resize --shrink a.qcow2 512',
+  'resize --shrink a.qcow2 1025k',
+  'resize --shrink a.qcow2 3M',
+  'resize --shrink a.qcow2 2M',
+  'resize --shrink snap.qcow2 700k',
+  'resize --shrink v2.qcow2 300k',
+  'resize --shrink ext.qcow2 300k',
+  'resize --shrink extraw.qcow2 300k',
+  'resize extraw.qcow2 2M',
+  'resize --shrink small.qcow2 100k',
+  'resize --shrink over.qcow2 300k',
+  'resize --shrink x.qcow2 513k',
+  'resize --shrink marked.qcow2 1100k',
+  'resize --shrink packed.qcow2 1000k',
+  'resize --shrink one.qcow2 3M',
   'resize --preallocation=full -f raw r.raw 3M',
   'resize --preallocation=falloc -f raw r.raw 3M',
 ].map((words): Differential => ({ scene: disks, words, writes: true }))
 
-const allocated: Differential[] = ['falloc', 'full'].map((mode) => ({
-  scene: disks,
-  words: `resize --preallocation=${mode} a.qcow2 3M`,
-  writes: true,
-}))
+const allocated: Differential[] = ['metadata', 'falloc', 'full'].flatMap((mode) =>
+  ['a', 'snap', 'v2', 'ext', 'extraw', 'small', 'over', 'x', 'marked', 'one'].map((name) => ({
+    scene: disks,
+    words: `resize --preallocation=${mode} ${name}.qcow2 8200k`,
+    writes: true,
+  })),
+)
 
 const refused: Differential[] = [
   'resize a.qcow2 0',
@@ -60,6 +88,9 @@ const refused: Differential[] = [
   'resize --preallocation=falloc a.qcow2 1M',
   'resize --preallocation=metadata -f raw r.raw 4M',
   'resize v2snap.qcow2 5M',
+  'resize --shrink v2snap.qcow2 512k',
+  'resize --shrink --preallocation=full a.qcow2 1M',
+  'resize --shrink a.qcow2 1000',
   'resize a.qcow2 1M',
   'resize a.qcow2 -500k',
   'resize -f raw r.raw 1M',

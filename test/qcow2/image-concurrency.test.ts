@@ -353,7 +353,7 @@ describe('structural verbs', () => {
     ])
     expect(image.size).toBe(SIZE + 9 * CLUSTER)
     expect(results.map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'fulfilled'])
-    expect(results[1]).toMatchObject({ reason: { code: 'SHRINK_NOT_SUPPORTED' } })
+    expect(results[1]).toMatchObject({ reason: { code: 'SHRINK_NOT_ALLOWED' } })
     await expectSound(bench)
   })
 

@@ -95,6 +95,15 @@ describe('references', () => {
     expect(findings[0]?.code).toBe('REFERENCE_PAST_END')
   })
 
+  it('of a snapshot without a disk size are counted like those of any other', async () => {
+    const extraData = new Uint8Array(8)
+    const poor = buildImage({ ...SPEC, snapshots: [{ ...SPEC.snapshots![0]!, extraData }] })
+    const header = parseHeader(poor.bytes.subarray(0, CLUSTER))
+    const { corruptions, counts } = await countReferences(MemoryDevice.from(poor.bytes), header)
+    expect(corruptions).toBe(0)
+    expect(counts.get(poor.snapshotTable / CLUSTER)).toBe(1)
+  })
+
   it('are not given out where a snapshot table hides some', async () => {
     const patches: Patch[] = [{ snapshot: 0, field: 'extra_data_size', value: 4096 }]
     await expect(count(patches)).rejects.toMatchObject({ code: 'REFERENCES_UNKNOWN' })

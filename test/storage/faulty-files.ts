@@ -53,6 +53,7 @@ export class FaultyFiles implements FileSystem {
   unlink = (path: string) => this.#under.unlink(path)
   makeFolder = (path: string, options?: { parents?: boolean }) =>
     this.#under.makeFolder(path, options)
+  removeFolder = (path: string) => this.#under.removeFolder(path)
   syncFolder = (path: string) => this.#under.syncFolder(path)
 }
 

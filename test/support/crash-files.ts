@@ -97,6 +97,8 @@ export class CrashFiles implements FileSystem {
 
   async makeFolder(): Promise<void> {}
 
+  async removeFolder(): Promise<void> {}
+
   async syncFolder(): Promise<void> {}
 }
 

@@ -194,12 +194,15 @@ export class ModelDisk {
     length: number,
     edit: (sector: Uint8Array, at: number, from: number, length: number) => void,
   ): void {
+    // One buffer for all: thousands of small ones would keep the collector busy.
+    const first = Math.floor(offset / SECTOR)
+    const slab = new Uint8Array(Math.ceil((offset + length) / SECTOR) * SECTOR - first * SECTOR)
     let from = 0
     while (from < length) {
       const index = Math.floor((offset + from) / SECTOR)
       const at = offset + from - index * SECTOR
       const part = Math.min(SECTOR - at, length - from)
-      const sector = new Uint8Array(SECTOR)
+      const sector = slab.subarray((index - first) * SECTOR, (index - first + 1) * SECTOR)
       sector.set(this.#sectors.get(index) ?? this.#backingSector(index) ?? [])
       edit(sector, at, from, part)
       this.#sectors.set(index, sector)

@@ -39,12 +39,16 @@ export function openImage(name: string, source: ImageSource, use: ImageUse = {})
       'force-share=on can only be used with read-only images',
     )
   }
-  const { format } = source
   return openChain(imageLocation(name, source), {
     ...use,
     gate: new Gate({ allowAll: true }),
-    ...(format === undefined ? {} : { format: driverNamed(format) }),
+    ...namedDriver(source.format),
   })
+}
+
+/** The format that `-f` names, as the chain takes it; nothing where none was given. */
+export function namedDriver(format: string | undefined): Pick<ChainOptions, 'format'> {
+  return format === undefined ? {} : { format: driverNamed(format) }
 }
 
 function driverNamed(format: string): NonNullable<ChainOptions['format']> {

@@ -3,7 +3,7 @@
  * out for people, report.ts as JSON. Which layers there are is info.ts's affair.
  */
 
-import { roundUp } from '../../base/bytes.ts'
+import { roundDown, roundUp } from '../../base/bytes.ts'
 import type { ImageError } from '../../base/errors.ts'
 import type { Layer } from '../../chain/index.ts'
 import { describeImage, type Qcow2Description, type SnapshotRecord } from '../../qcow2/index.ts'
@@ -33,6 +33,8 @@ export interface LayerFacts {
   readonly specific: { readonly [name: string]: Fact | undefined } | undefined
   /** What should be among the facts, and cannot be read. */
   readonly problems: readonly ImageError[]
+  /** What the facts do not show and should be known. */
+  readonly warnings: readonly string[]
 }
 
 /** The reference to the next layer. */
@@ -45,6 +47,8 @@ export interface BackingFacts {
 }
 
 const SECTOR = 512
+const STALE_BITMAPS =
+  'a program lacking bitmap support modified this file, so all bitmaps are now considered inconsistent'
 
 /** Collects the facts of a layer, as far as they can be read; see `problems`. */
 export async function layerFacts(layer: Layer): Promise<LayerFacts> {
@@ -53,7 +57,8 @@ export async function layerFacts(layer: Layer): Promise<LayerFacts> {
   const common = {
     filename,
     format: layer.driver,
-    virtualSize: roundUp(layer.device.size, SECTOR),
+    // QEMU counts whole sectors: those that a raw file begins, those that an image has.
+    virtualSize: (image === undefined ? roundUp : roundDown)(layer.device.size, SECTOR),
     actualSize: allocated,
   }
   if (image === undefined) {
@@ -66,6 +71,7 @@ export async function layerFacts(layer: Layer): Promise<LayerFacts> {
       snapshots: [],
       specific: undefined,
       problems: [],
+      warnings: [],
     }
   }
   const description = await describeImage(image)
@@ -78,6 +84,7 @@ export async function layerFacts(layer: Layer): Promise<LayerFacts> {
     snapshots: image.snapshots,
     specific: qcow2Facts(description),
     problems: description.problems,
+    warnings: description.staleBitmaps ? [STALE_BITMAPS] : [],
   }
 }
 

@@ -13,6 +13,7 @@ import { warnOfBases } from './base-warning.ts'
 import { type ImageSource, type ImageUse, imageSourceOptions, openImage } from './image-source.ts'
 import { type LayerFacts, layerFacts } from './info-facts.ts'
 import { infoLines, infoObject } from './info-text.ts'
+import { visibleLines } from './visible-text.ts'
 
 /** The verb `info`. */
 export const command = defineCommand({
@@ -50,7 +51,14 @@ export const command = defineCommand({
       const objects = layers.map(infoObject)
       await context.stdout.line(prettyJson(options.backingChain ? objects : objects[0]))
     } else {
-      await context.stdout.line(layers.map((layer) => infoLines(layer).join('\n')).join('\n\n'))
+      const lines = layers.flatMap((layer, index) => [
+        ...(index > 0 ? [''] : []),
+        ...infoLines(layer),
+      ])
+      for (const line of visibleLines(lines, context.stdout)) await context.stdout.line(line)
+    }
+    for (const { filename, warnings } of layers) {
+      for (const warning of warnings) await context.warn(warning, filename)
     }
     const [broken] = chain.broken
     const [problem] = layers.flatMap(({ filename, problems }) =>
@@ -78,7 +86,7 @@ async function openKnown(
   try {
     return { chain: await openImage(name, options, use) }
   } catch (error) {
-    const overlay = error instanceof CowpointError ? error.context['layer'] : undefined
+    const overlay = error instanceof CowpointError ? error.context.layer : undefined
     if (!(error instanceof CowpointError) || typeof overlay !== 'number') throw error
     // An image below is damaged: what stands above it can be shown.
     const chain = await openImage(name, options, { ...use, depthLimit: overlay })

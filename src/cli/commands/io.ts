@@ -81,7 +81,7 @@ export const command = defineCommand({
 
 function targetOf(chain: Chain, { signal }: Context): Omit<IoTarget, 'beforeWrite'> {
   const { image, device } = chain.active
-  const resize = (to: NewSize) => resizeLayer(chain.active, to, { signal })
+  const resize = (to: NewSize) => resizeLayer(chain.active, { ...to, shrink: true }, { signal })
   if (image === undefined) {
     return {
       device,

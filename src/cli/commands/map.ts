@@ -1,5 +1,6 @@
 /** `cowpoint map`: which bytes of the disk lie where. Prints while it walks: a map may be longer than memory. */
 
+import { roundDown } from '../../base/bytes.ts'
 import { ImageError } from '../../base/errors.ts'
 import { type MapExtent, mapChain } from '../../chain/index.ts'
 import { defineCommand } from '../command.ts'
@@ -48,7 +49,7 @@ export const command = defineCommand({
       options.output === 'json' ? jsonPrinter(context.stdout) : linePrinter(context.stdout)
     await printer.begin()
     const start = options.startOffset ?? 0
-    const { size } = chain.device
+    const size = roundDown(chain.device.size, SECTOR)
     const end = options.maxLength === undefined ? size : Math.min(start + options.maxLength, size)
     if (start >= end) await printer.run({ ...NOTHING, start })
     else {
@@ -66,6 +67,8 @@ export const command = defineCommand({
     return 0
   },
 })
+
+const SECTOR = 512
 
 /** Stands for a range in which nothing is. */
 const NOTHING: Omit<MapExtent, 'start'> = {

@@ -3,6 +3,7 @@
 import { breathe } from '../../base/breathe.ts'
 import { UsageError } from '../../base/errors.ts'
 import type { LongWork } from '../../base/progress.ts'
+import type { BlockDevice } from '../../block/index.ts'
 import type { Layer } from '../../chain/index.ts'
 
 const MODES = ['off', 'metadata', 'falloc', 'full'] as const
@@ -25,35 +26,50 @@ export function preallocationMode(value: string): PreallocationMode {
 export interface NewSize {
   readonly size: number
   readonly preallocation: PreallocationMode
+  /** Allows a smaller size. */
+  readonly shrink?: boolean
 }
 
-/** Resizes and flushes. Refuses, before anything changes, what the format or this version cannot do. */
+/** Resizes and flushes. Refuses, before anything changes, what the format cannot do. */
 export async function resizeLayer(
   layer: Layer,
-  { size, preallocation }: NewSize,
-  { signal, onProgress }: LongWork,
+  { size, preallocation, shrink = false }: NewSize,
+  work: LongWork,
 ): Promise<void> {
   checkFormatRules(layer, size, preallocation)
-  const { dataFile, device } = layer
+  const { image, device } = layer
+  if (image !== undefined) await image.resizeDisk(size, { ...work, preallocation, shrink })
+  else await resizeRaw(device, size, preallocation, work)
+  await device.flush()
+}
+
+/** A raw image that could not be allocated to its new end gets its old one again. */
+async function resizeRaw(
+  device: BlockDevice,
+  size: number,
+  mode: PreallocationMode,
+  { signal, onProgress }: LongWork,
+): Promise<void> {
   const before = device.size
   await device.resize(size)
-  // The image does not need it, but QEMU keeps the two alike.
-  if (dataFile?.can.resize && dataFile.size < size) await dataFile.resize(size)
-  if (preallocation !== 'off') {
-    // Zeroes written as data are what takes space in every format and on every host.
-    const zeroes = new Uint8Array(FILL_SIZE)
+  if (mode === 'off') return
+  const zeroes = new Uint8Array(FILL_SIZE)
+  try {
     for (let at = before; at < size; ) {
       const length = Math.min(FILL_SIZE - (at % FILL_SIZE), size - at)
-      await device.write(at, zeroes.subarray(0, length))
+      if (mode === 'full') await device.write(at, zeroes.subarray(0, length))
+      else await device.writeZeroes(at, length, { mayDiscard: false })
       at += length
       onProgress?.({ done: at - before, total: size - before })
       await breathe(signal)
     }
+  } catch (error) {
+    await device.resize(before)
+    throw error
   }
-  await device.flush()
 }
 
-function checkFormatRules({ image, device }: Layer, size: number, mode: PreallocationMode): void {
+function checkFormatRules({ image }: Layer, size: number, mode: PreallocationMode): void {
   if (image === undefined) {
     if (mode !== 'metadata') return
     throw new UsageError('NOT_SUPPORTED', 'Unsupported preallocation mode: metadata')
@@ -63,17 +79,5 @@ function checkFormatRules({ image, device }: Layer, size: number, mode: Prealloc
   }
   if (image.header.version === 2 && image.snapshots.length > 0) {
     throw new UsageError('RESIZE_SNAPSHOTS', "Can't resize a v2 image which has snapshots")
-  }
-  if (size < device.size) {
-    throw new UsageError(
-      'NOT_SUPPORTED',
-      'shrinking a qcow2 image is not in this version; convert it to raw, shrink that and convert it back',
-    )
-  }
-  if (mode === 'metadata') {
-    throw new UsageError(
-      'NOT_SUPPORTED',
-      'preallocation mode metadata is not in this version for growing; use falloc or full',
-    )
   }
 }

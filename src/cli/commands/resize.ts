@@ -20,7 +20,7 @@ export const command = defineCommand({
     preallocation: text({
       flags: '--preallocation',
       placeholder: 'mode',
-      summary: 'off, falloc or full: whether added space is allocated at once',
+      summary: 'off, metadata, falloc or full: how much of added space is allocated at once',
     }),
     shrink: toggle({
       flags: '--shrink',
@@ -37,11 +37,11 @@ export const command = defineCommand({
   ],
   lastIsPositional: true,
   notes: [
-    'Added space reads as zeroes. A qcow2 image can only grow in this version; a raw one can shrink too.',
+    'Added space reads as zeroes. A smaller disk is the old one cut off; internal snapshots keep their sizes.',
   ],
   examples: [
     { line: 'cowpoint resize disk.qcow2 +10G', summary: 'ten GiB more' },
-    { line: 'cowpoint resize -f raw --shrink disk.raw 4G', summary: 'cut at four GiB' },
+    { line: 'cowpoint resize --shrink disk.qcow2 4G', summary: 'cut at four GiB' },
   ],
   run: async ({ options, positionals }, context) => {
     const [file = '', sizeText = ''] = positionals
@@ -61,7 +61,7 @@ export const command = defineCommand({
       await context.withProgress({ label: 'allocate' }, (onProgress) =>
         resizeLayer(
           chain.active,
-          { size, preallocation: mode },
+          { size, preallocation: mode, shrink: options.shrink },
           { signal: context.signal, onProgress },
         ),
       )

@@ -6,6 +6,7 @@ import { defineCommand } from '../command.ts'
 import { text, toggle } from '../options.ts'
 import { imageSourceOptions, openImage } from './image-source.ts'
 import { snapshotLines } from './snapshot-list.ts'
+import { visibleLines } from './visible-text.ts'
 
 /** The verb `snapshot`. */
 export const command = defineCommand({
@@ -51,7 +52,8 @@ export const command = defineCommand({
     else if (apply !== undefined) await applyOne(image, apply)
     else if (remove !== undefined) await deleteOne(image, remove)
     else if (list) {
-      for (const line of snapshotLines(image?.snapshots ?? [])) await context.stdout.line(line)
+      const lines = snapshotLines(image?.snapshots ?? [])
+      for (const line of visibleLines(lines, context.stdout)) await context.stdout.line(line)
     }
     return 0
   },

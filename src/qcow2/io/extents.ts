@@ -38,6 +38,29 @@ export async function guestMapping(
   }
 }
 
+/** The runs from `offset` on, in this layer, ascending; the list may stop short, as `extents` does. */
+export async function guestMappings(
+  state: Qcow2State,
+  view: ReadView,
+  offset: number,
+  length: number,
+): Promise<Mapping[]> {
+  const epoch = state.quarantine.reads.enter()
+  try {
+    const list: Mapping[] = []
+    const end = offset + length
+    for (let at = offset; at < end && list.length < MAXIMUM_RUNS; ) {
+      const mapping =
+        resident(state, view.l1, at, end - at) ?? (await map(state, view.l1, at, end - at))
+      list.push(mapping)
+      at += mapping.length
+    }
+    return list
+  } finally {
+    state.quarantine.reads.leave(epoch)
+  }
+}
+
 async function listExtents(
   state: Qcow2State,
   view: ReadView,

@@ -80,7 +80,7 @@ export function parseBitmapDirectory(bytes: Uint8Array, count: number): PlacedBi
       auto: (flags & FLAG_AUTO) !== 0,
       extraDataCompatible: (flags & FLAG_EXTRA_COMPATIBLE) !== 0,
       granularityBits,
-      extraData: bytes.slice(at + FIXED, at + FIXED + extraSize),
+      extraData: new Uint8Array(bytes.subarray(at + FIXED, at + FIXED + extraSize)),
     })
     at += roundUp(end - at, 8)
   }

@@ -39,7 +39,7 @@ export function parseExtensions(bytes: Uint8Array, start: number, end: number): 
     }
     if (type === EXTENSION.end) break
     checkKnown(type, length, offset - 8)
-    list.push({ type, data: bytes.slice(offset, offset + length) })
+    list.push({ type, data: new Uint8Array(bytes.subarray(offset, offset + length)) })
     offset += roundUp(length, 8)
   }
   return list

@@ -142,7 +142,9 @@ export function parseHeader(bytes: Uint8Array): Header {
   const incompatibleFeatures = modern ? features(bytes, FIELD.incompatibleFeatures) : 0n
   refuseUnknown(incompatibleFeatures, () => parseExtensions(bytes, headerLength, extensionEnd))
   const extensions = parseExtensions(bytes, headerLength, extensionEnd)
-  const tail = bytes.slice(Math.min(VERSION_3_HEADER_LENGTH, headerLength), headerLength)
+  const tail = new Uint8Array(
+    bytes.subarray(Math.min(VERSION_3_HEADER_LENGTH, headerLength), headerLength),
+  )
   const header: Header = {
     version,
     clusterBits: readU32(bytes, 20),

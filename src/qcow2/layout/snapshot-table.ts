@@ -107,7 +107,7 @@ function parseEntry(entry: Uint8Array, index: number, at: number): SnapshotRecor
     vmStateSize: extraSize >= 8 ? exact(FIXED, 'VM state size') : readU32(entry, 32),
     diskSize: extraSize >= 16 ? exact(FIXED + 8, 'disk size') : undefined,
     icount: icount === NO_ICOUNT ? undefined : icount,
-    unknownExtra: entry.slice(FIXED + Math.min(extraSize, KNOWN_EXTRA), idAt),
+    unknownExtra: new Uint8Array(entry.subarray(FIXED + Math.min(extraSize, KNOWN_EXTRA), idAt)),
   }
 }
 

@@ -1,6 +1,14 @@
 /**
- * The group commit of the data path: brings what guest writes changed in memory to disk in the order that
- * every power cut survives (docs/ordering.md, O1 to O6).
+ * The group commit of the data path: brings what guest writes changed in memory to disk in the order that every
+ * power cut survives, O1 to O6 of docs/ordering.md. The caller holds the mutex, so nothing is linked meanwhile.
+ */
+
+import { CowpointError } from '../../base/errors.ts'
+import { appendRun, type ClusterRun } from './quarantine.ts'
+import type { Qcow2State } from './state.ts'
+
+/**
+ * Makes every completed write durable:
  *
  *   1  refcount blocks; where new blocks exist: flush, then the refcount table
  *   2  L2 tables that nothing on disk names yet
@@ -8,15 +16,7 @@
  *   4  entries in L2 tables that are in use, then L1 entries
  *   5  flush: new references count, lost references are gone
  *   6  counts of lost references go down; what reached zero may be taken again
- *
- * The caller holds the mutex, so nothing is linked between 1 and 5.
  */
-
-import { CowpointError } from '../../base/errors.ts'
-import { appendRun, type ClusterRun } from './quarantine.ts'
-import type { Qcow2State } from './state.ts'
-
-/** Makes every completed write durable. */
 export async function commit(state: Qcow2State): Promise<void> {
   const { host, tables, quarantine, newTables, dirtyL1, geometry } = state
   if (state.data !== undefined && state.data !== host) await state.data.flush()

@@ -1,6 +1,6 @@
 /** Changes what the header says outside of a structural verb: the backing reference, extensions, feature bits. */
 
-import { UsageError, UsageError } from '../../base/errors.ts'
+import { UsageError } from '../../base/errors.ts'
 import { commit } from './commit.ts'
 import type { BackingName, HeaderChange } from './header-switch.ts'
 import { dataFileIsRaw, type Qcow2State } from './state.ts'

@@ -13,6 +13,7 @@ import { commit, noteFreed } from './commit.ts'
 import type { HeaderChange } from './header-switch.ts'
 import type { L1Table } from './l1-table.ts'
 import { markMetadata } from './overlap.ts'
+import { appendRun, type ClusterRun } from './quarantine.ts'
 import { overflow, underflow } from './refcount-store.ts'
 import type { Qcow2State } from './state.ts'
 
@@ -23,7 +24,10 @@ export interface Outcome {
   readonly l1?: L1Table
   /** What to change in memory in the same step. */
   readonly apply?: () => void
-  /** Refcount blocks that were touched and count nothing any more are let go, and the table ends with the last one. */
+  /**
+   * Refcount blocks that were touched and count nothing any more are let go, the table ends with the last one, and the
+   * host gets the space of replaced tables back too. Otherwise that stays with the file: the next change takes it again.
+   */
   readonly dropEmptyBlocks?: boolean
 }
 
@@ -32,6 +36,8 @@ export class Transaction {
   readonly #state: Qcow2State
   /** Refcount blocks that were looked at, as they will be, by block number. */
   readonly #blocks = new Map<number, Uint8Array>()
+  /** The block that was looked at last, which mostly is the next one too. */
+  #recent: { readonly block: number; readonly bytes: Uint8Array } | undefined
   /** The blocks among them that differ from the disk. */
   readonly #changed = new Set<number>()
   /** Clusters that were in use and are free after the switch: not to be taken before it. */
@@ -72,7 +78,7 @@ export class Transaction {
   countNow(cluster: number): number | undefined {
     const { refcountsPerBlock } = this.#state.geometry
     const block = Math.floor(cluster / refcountsPerBlock)
-    const bytes = this.#blocks.get(block)
+    const bytes = this.#loaded(block)
     if (bytes === undefined) return undefined
     return this.#state.writing.refcounts.codec.get(bytes, cluster - block * refcountsPerBlock)
   }
@@ -89,23 +95,35 @@ export class Transaction {
    */
   async change(first: number, count: number, delta: 1 | -1): Promise<void> {
     const { refcountsPerBlock } = this.#state.geometry
+    for (let done = this.changeNow(first, count, delta); done < count; ) {
+      await this.#load(Math.floor((first + done) / refcountsPerBlock))
+      done += this.changeNow(first + done, count - done, delta)
+    }
+  }
+
+  /** As `change`, as far as the refcount blocks are in memory; returns how many clusters that was. */
+  changeNow(first: number, count: number, delta: 1 | -1): number {
+    const { refcountsPerBlock } = this.#state.geometry
     const { codec } = this.#state.writing.refcounts
-    for (let cluster = first; cluster < first + count; ) {
-      const block = Math.floor(cluster / refcountsPerBlock)
-      const bytes = this.#blocks.get(block) ?? (await this.#load(block))
+    for (let done = 0; done < count; ) {
+      const block = Math.floor((first + done) / refcountsPerBlock)
+      const bytes = this.#loaded(block)
+      if (bytes === undefined) return done
       this.#changed.add(block)
-      const start = cluster - block * refcountsPerBlock
-      const end = Math.min(refcountsPerBlock, start + first + count - cluster)
+      const base = block * refcountsPerBlock
+      const start = first + done - base
+      const end = Math.min(refcountsPerBlock, start + count - done)
       for (let index = start; index < end; index++) {
         const old = codec.get(bytes, index)
-        if (old === 0) throw underflow(block * refcountsPerBlock + index, 0)
+        if (old === 0) throw underflow(base + index, 0)
         const next = old + delta
-        if (next > codec.maximum) throw overflow(block * refcountsPerBlock + index, codec)
+        if (next > codec.maximum) throw overflow(base + index, codec)
         codec.set(bytes, index, next)
-        if (next === 0) this.#freed.add(block * refcountsPerBlock + index)
+        if (next === 0) this.#freed.add(base + index)
       }
-      cluster += end - start
+      done += end - start
     }
+    return count
   }
 
   /** Takes `clusterCount` consecutive clusters, each with the count 1, and returns their host offset. */
@@ -147,8 +165,8 @@ export class Transaction {
   }
 
   /** Refcount blocks that get a new place with the commit, as far as is known yet. */
-  get changedBlockCount(): number {
-    return this.#changed.size
+  get changedBlocks(): ReadonlySet<number> {
+    return this.#changed
   }
 
   /** Has a refcount block written anew although no count in it changes. */
@@ -183,6 +201,7 @@ export class Transaction {
     refcounts.replaceTable({ offset: table.offset, clusterCount }, table.bytes)
     refcounts.blocks.clear()
     state.compressedCursor = undefined
+    const given = this.#spaceToGive(outcome.dropEmptyBlocks ?? false)
     await markMetadata(state)
     // Once for reads that begin now, and again: those that began before the switch may still look at what is
     // free now, and bring its tables to memory.
@@ -190,7 +209,7 @@ export class Transaction {
     await state.quarantine.reads.drain()
     state.tables.clear()
     state.unpacked = undefined
-    await this.#release()
+    await this.#release(given)
   }
 
   /** Gives the space back that the change took at the end of the file; the image is as it was. */
@@ -200,19 +219,33 @@ export class Transaction {
     if (host.device.can.resize) await host.resize(this.#oldSize)
   }
 
-  /** Frees clusters in memory and on the host; what was the tail of the file is cut off. */
-  async #release(): Promise<void> {
-    const { host, geometry } = this.#state
-    const runs = [...this.#freed.runs()]
-    const last = runs.at(-1)
-    const end = divideUp(host.size, geometry.clusterSize)
-    const cutsTail = last !== undefined && last.first + last.count >= end && host.device.can.resize
-    await noteFreed(this.#state, cutsTail ? runs.slice(0, -1) : runs)
-    if (cutsTail) {
-      await noteFreed(this.#state, [last], { punch: false })
-      // The verb is done: a tail that cannot be cut off only takes space.
-      await host.resize(last.first * geometry.clusterSize).catch(() => undefined)
+  /** What of the freed clusters the host gets back: data, and tables only where they are asked for too. */
+  #spaceToGive(tablesToo: boolean): ClusterRun[] {
+    const { metadata, punch } = this.#state
+    if (!punch) return []
+    if (tablesToo) return [...this.#freed.runs()]
+    const runs: ClusterRun[] = []
+    for (const { first, count } of this.#freed.runs()) {
+      for (let cluster = first; cluster < first + count; cluster++) {
+        if (!metadata.has(cluster)) appendRun(runs, cluster)
+      }
     }
+    return runs
+  }
+
+  /** Frees clusters in memory and on the host; what was the tail of the file is cut off. */
+  async #release(given: readonly ClusterRun[]): Promise<void> {
+    const { host, geometry } = this.#state
+    const { clusterSize } = geometry
+    const runs = [...this.#freed.runs()]
+    await noteFreed(this.#state, runs, { punch: false })
+    const last = runs.at(-1)
+    const end = divideUp(host.size, clusterSize)
+    if (last !== undefined && last.first + last.count >= end && host.device.can.resize) {
+      // The verb is done: a tail that cannot be cut off only takes space.
+      await host.resize(last.first * clusterSize).catch(() => undefined)
+    }
+    for (const { first, count } of given) await host.punch(first * clusterSize, count * clusterSize)
   }
 
   async #claim(first: number, clusterCount: number): Promise<void> {
@@ -238,6 +271,13 @@ export class Transaction {
       if (index >= 0 && !this.#freed.has(base + index)) return base + index
       cluster = base + (index < 0 ? refcountsPerBlock : index + 1)
     }
+  }
+
+  #loaded(block: number): Uint8Array | undefined {
+    if (this.#recent?.block === block) return this.#recent.bytes
+    const bytes = this.#blocks.get(block)
+    if (bytes !== undefined) this.#recent = { block, bytes }
+    return bytes
   }
 
   /** The bytes of a block as they will be; a block that does not exist yet is all zeroes. */
