@@ -13,7 +13,7 @@ import {
   type PartSource,
   partsOf,
 } from '../block/index.ts'
-import type { Mapping } from '../qcow2/index.ts'
+import type { Mapping, Qcow2Image } from '../qcow2/index.ts'
 import { NewImage, type NewImageOptions } from './new-image.ts'
 
 const CHUNK_SIZE = 1024 * 1024
@@ -82,7 +82,11 @@ export async function convertInto(
 export async function convertToNew(
   source: BlockDevice,
   target: Omit<NewImageOptions, 'size'>,
-  options: ConvertOptions & { readonly compress?: boolean } = {},
+  options: ConvertOptions & {
+    readonly compress?: boolean
+    /** What else belongs into a qcow2 image, once its content is there. */
+    readonly complete?: ((image: Qcow2Image) => Promise<void>) | undefined
+  } = {},
 ): Promise<CopyResult> {
   await using made = await NewImage.create({ ...target, size: source.size })
   const { image } = made
@@ -98,6 +102,7 @@ export async function convertToNew(
     { device: made.device, isZero: made.isZero, ...(compress === undefined ? {} : { compress }) },
     options,
   )
+  if (image !== undefined) await options.complete?.(image)
   await made.finish()
   return result
 }

@@ -146,8 +146,9 @@ async function differences(
   { file, format }: Pick<Layer, 'file' | 'format'>,
   stat: FileStat,
 ): Promise<BaseChange | undefined> {
-  const isTouched = known.mtimeNs !== stat.mtimeNs
-  const now = await factsOf(file, stat, format, isTouched)
+  const isTouched = known.mtimeNs !== timeOf(stat)
+  const isFile = stat.kind === 'file'
+  const now = await factsOf(file, stat, format, isTouched || !isFile)
   const kinds: BaseChange['kinds'][number][] = []
   const words: string[] = []
   if (known.format !== now.format) {
@@ -170,10 +171,11 @@ async function differences(
 
 async function factsOf(
   file: BlockDevice,
-  { mtimeNs }: FileStat,
+  stat: FileStat,
   format: 'raw' | 'qcow2',
   withTables: boolean,
 ): Promise<BaseFacts> {
+  const mtimeNs = timeOf(stat)
   if (format === 'raw') {
     const size = Math.ceil(file.size / 512) * 512
     return { format, size, mtimeNs, tables: new Uint8Array(TABLES_LENGTH) }
@@ -181,6 +183,11 @@ async function factsOf(
   const { header } = await readHeader(file)
   const tables = withTables ? await digestTables(file, header) : undefined
   return { format, size: header.size, mtimeNs, tables }
+}
+
+/** Of a file only: the times of a device say when its node was made. */
+function timeOf({ kind, mtimeNs }: FileStat): bigint {
+  return kind === 'file' ? mtimeNs : 0n
 }
 
 /**

@@ -120,7 +120,9 @@ export class FolderScan {
   /** Notes that something could not be looked at. */
   skip(path: string, why: unknown): void {
     if (!(why instanceof CowpointError) && typeof why !== 'string') throw why
-    const reason = typeof why === 'string' ? why : `${why.message} [${why.code}]`
+    const words = typeof why === 'string' ? why : `${why.message} [${why.code}]`
+    // An image gives names to its features itself, and the reason is for a terminal.
+    const reason = words.replace(/\p{Cc}/gu, '?')
     if (this.skipped.length < SKIP_LIMIT) this.skipped.push({ path, reason })
   }
 }

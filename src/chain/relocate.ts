@@ -77,7 +77,10 @@ class Relocation {
       await this.#place(move)
     }
     await this.#syncFolders([...moves, ...folderMoves].map(({ to }) => to))
-    for (const change of changes) {
+    // What moves comes first: its new place must lead on before anybody uses it.
+    const isMoved = (change: NameChange) => change.move !== undefined
+    const inTurn = [...changes.filter(isMoved), ...changes.filter((one) => !isMoved(one))]
+    for (const change of inTurn) {
       signal?.throwIfAborted()
       const { move, oldName, newName, wholeName } = change
       const isCopy = move !== undefined && this.#copied.has(move)

@@ -40,6 +40,8 @@ export interface CommandWords<O extends OptionTable> {
 export interface CommandArgs<O extends OptionTable> {
   readonly options: OptionValues<O>
   readonly positionals: readonly string[]
+  /** The names of the options as they came, each as often as it was given: for verbs in which the order matters. */
+  readonly order: readonly string[]
 }
 
 /** A verb, ready for program.ts. */

@@ -16,6 +16,7 @@ const HINTS: Readonly<Record<string, (context: CowpointError['context']) => stri
     `'${next}' saves the first of them, which can then be deleted; --unsafe changes what they read`,
   BASE_DIFFERS: () =>
     'without -u what differs is copied and the image reads as before; --unsafe changes the name anyway',
+  BITMAP_INCONSISTENT: () => "'cowpoint bitmap --remove' deletes the bitmap from the image",
   UNKNOWN_FEATURE: () =>
     'the image was made by something newer; another program may know the feature',
 }

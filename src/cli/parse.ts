@@ -26,7 +26,13 @@ export function parseWords(command: Command, words: readonly string[]): ParsedWo
   }
   const positionals = parsed._.map(String)
   checkPositionals(command, positionals)
-  return { help: false, options, positionals }
+  return { help: false, options, positionals, order: orderOf(spelled) }
+}
+
+/** The names of the options among words that are spelled out. */
+function orderOf(spelled: readonly string[]): string[] {
+  const names = spelled.slice(0, spelled.indexOf('--'))
+  return names.map((word) => /^--([^=]*)/.exec(word)?.[1] ?? '')
 }
 
 /** yargs' parser has many readings of its own (numbers, dots, `--no-x`); here a text is a text. */

@@ -44,6 +44,11 @@ export const COMMANDS: readonly Entry[] = [
     'list, create, apply or delete internal snapshots',
     () => import('./commands/snapshot.ts'),
   ),
+  entry(
+    'bitmap',
+    'add, remove, clear, enable, disable, merge or show a dirty bitmap',
+    () => import('./commands/bitmap.ts'),
+  ),
   entry('commit', 'push what an overlay holds into its base', () => import('./commands/commit.ts')),
   entry('rebase', 'put an overlay on another base', () => import('./commands/rebase.ts')),
   entry(
@@ -62,6 +67,7 @@ export const COMMANDS: readonly Entry[] = [
     () => import('./commands/compact.ts'),
   ),
   entry('resize', 'change the virtual size of an image', () => import('./commands/resize.ts')),
+  entry('amend', 'change options of an existing image', () => import('./commands/amend.ts')),
   entry('dd', 'copy blocks of an image into a new one', () => import('./commands/dd.ts')),
   entry('io', 'read, write and query an image by a script', () => import('./commands/io.ts')),
   entry(

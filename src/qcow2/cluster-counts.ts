@@ -63,6 +63,15 @@ export class ClusterCounts {
     return this.#pages[index]
   }
 
+  /** The same numbers once more. */
+  copy(): ClusterCounts {
+    const copy = new ClusterCounts(this.clusterCount, this.maximum)
+    for (const [index, page] of this.#pages.entries()) {
+      if (page !== undefined) copy.page(index).set(page)
+    }
+    return copy
+  }
+
   /** The highest cluster whose number is not zero, or -1. */
   highest(): number {
     for (let index = this.#pages.length - 1; index >= 0; index--) {

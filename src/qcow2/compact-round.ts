@@ -47,6 +47,8 @@ export interface RoundResult {
 /** Pieces of data that one round keeps in memory at most. */
 const ITEM_LIMIT = 1 << 18
 const COPY_LENGTH = 1024 * 1024
+/** Bytes in which holes are looked for at once. */
+const LOOK_AHEAD = 64 * 1024 * 1024
 
 /** Does one round; undefined where there is no room for it. The caller holds the whole range and the mutex. */
 export async function runRound(
@@ -198,19 +200,20 @@ class Round {
     return this.#structures.place(isLow)
   }
 
-  /** Copies what moves, neighbours together where they stay neighbours. */
+  /** Copies what moves, neighbours together where they stay neighbours; holes stay holes. */
   async #copy(): Promise<void> {
     const { clusterSize } = this.#state.geometry
-    const longest = Math.max(1, COPY_LENGTH / clusterSize)
     let first = -1
     let target = -1
     let count = 0
     const flush = async () => {
-      if (count > 0) await this.#copyRange(first, target, count * clusterSize)
+      const [from, to] = [first * clusterSize, target * clusterSize]
+      for (let done = 0; done < count * clusterSize; ) {
+        done += await this.#copyPart(from + done, to + done, count * clusterSize - done)
+      }
     }
-    // Sorted when they were placed, but for those of bitmaps.
     for (const [old, cluster] of [...this.#data].sort((a, b) => a[0] - b[0])) {
-      if (count < longest && old === first + count && cluster === target + count && count > 0) {
+      if (count > 0 && old === first + count && cluster === target + count) {
         count++
         continue
       }
@@ -225,16 +228,31 @@ class Round {
     }
   }
 
-  #copyRange(from: number, to: number, length: number): Promise<void> {
-    const { clusterSize } = this.#state.geometry
-    return this.#copyBytes(from * clusterSize, to * clusterSize, length)
+  /** Copies the beginning of a range and returns how much that was. */
+  async #copyPart(from: number, to: number, length: number): Promise<number> {
+    const { host } = this.#state
+    const there = host.size - from
+    let hole = there <= 0 ? length : 0
+    let part = Math.min(length, there)
+    if (hole === 0 && host.device.can.extents) {
+      const [extent] = await host.device.extents(from, Math.min(part, LOOK_AHEAD))
+      part = extent?.length ?? part
+      if (extent?.kind === 'hole') hole = part
+    }
+    if (hole > 0) {
+      await host.zero(to, hole, { mayDiscard: true })
+      await breathe(this.#options.signal)
+      return hole
+    }
+    part = Math.min(part, COPY_LENGTH)
+    await this.#copyBytes(from, to, part)
+    return part
   }
 
   async #copyBytes(from: number, to: number, length: number): Promise<void> {
     const bytes = new Uint8Array(length)
     await this.#state.host.readWithin(from, bytes, 'data cluster')
     await this.#transaction.write(to, bytes)
-    this.#options.onProgress?.({ done: length, total: this.#moved })
     await breathe(this.#options.signal)
   }
 

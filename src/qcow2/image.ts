@@ -16,6 +16,9 @@ import {
   deviceClosed,
   type Extent,
 } from '../block/index.ts'
+import { type AmendOptions, amendImage } from './amend.ts'
+import type { BitmapChange, DirtyVisitor } from './bitmap-draft.ts'
+import { changeBitmaps, readBitmap } from './bitmaps.ts'
 import { type Compaction, type CompactOptions, compactImage, planCompaction } from './compact.ts'
 import { emptyDisk } from './empty-disk.ts'
 import { discardGuest, zeroGuest } from './io/discard.ts'
@@ -32,6 +35,7 @@ import { type MergeOptions, type MergeSource, mergeDisk } from './merge-disk.ts'
 import { beginChange, beginGuestWrite } from './metadata/begin-write.ts'
 import { type BitmapRecord, readBitmapDirectory } from './metadata/bitmap-store.ts'
 import { commit } from './metadata/commit.ts'
+import { cutFreeTail } from './metadata/cut-tail.ts'
 import { rewriteBacking } from './metadata/header-rewrite.ts'
 import type { BackingName } from './metadata/header-switch.ts'
 import { HostFile } from './metadata/host-file.ts'
@@ -40,7 +44,7 @@ import { openState } from './metadata/open-state.ts'
 import { dataFileIsRaw, type Qcow2State } from './metadata/state.ts'
 import type { OpenOptions } from './open-options.ts'
 import { rebuildRefcounts } from './rebuild.ts'
-import { isResize, type ResizeOptions, resizeDisk } from './resize.ts'
+import { type ResizeOptions, resizeImage } from './resize.ts'
 import { SnapshotView } from './snapshot-view.ts'
 import { applySnapshot, createSnapshot, deleteSnapshot, type SnapshotOptions } from './snapshots.ts'
 import { measureUsage, type Usage } from './usage.ts'
@@ -250,12 +254,13 @@ export class Qcow2Image implements BlockDevice {
   /** Gives the disk another size, all or nothing; a smaller one must be asked for by name, for bytes are lost. */
   async resizeDisk(size: number, options: ResizeOptions = {}): Promise<void> {
     this.#checkWritable(0, 0)
-    const state = this.#state
-    if (!isResize(state, size, options)) return
-    await this.#calls.run(async () => {
-      await beginGuestWrite(state)
-      await state.ranges.run(0, EVERYTHING, 'exclusive', () => resizeDisk(state, size, options))
-    })
+    await this.#calls.run(() => resizeImage(this.#state, size, options))
+  }
+
+  /** Changes options of the format: version, refcount width, lazy refcounts, data file, size; see amend.ts. */
+  async amend(options: AmendOptions): Promise<void> {
+    this.#checkWritable(0, 0)
+    await this.#calls.run(() => amendImage(this.#state, options))
   }
 
   /** The internal snapshots, oldest first. */
@@ -336,6 +341,16 @@ export class Qcow2Image implements BlockDevice {
     return readBitmapDirectory(this.file, this.#state.header)
   }
 
+  /** Adds, removes, clears, enables, disables or merges bitmaps: all of `changes` in order, or nothing. */
+  changeBitmaps(changes: readonly BitmapChange[], options: LongWork = {}): Promise<void> {
+    return this.#structural(() => changeBitmaps(this.#state, this, changes, options))
+  }
+
+  /** Hands over what is dirty in a bitmap, ascending; `visit` must not use this image. */
+  readBitmap(name: string, visit: DirtyVisitor, options: LongWork = {}): Promise<void> {
+    return this.#alone(() => readBitmap(this.#state, name, visit, options))
+  }
+
   /** Waits for what is under way, brings all of it to the file, bitmaps too, and closes that; a broken image only closes. */
   async close(): Promise<void> {
     if (this.#closed) return
@@ -361,6 +376,7 @@ export class Qcow2Image implements BlockDevice {
       await state.bitmaps?.store()
       // What the first commit freed goes down in the counts only now.
       await commit(state)
+      await cutFreeTail(state)
     })
   }
 

@@ -1,5 +1,7 @@
 /** The door of qcow2: the format, read, written, created and checked. It opens no file by itself. */
 
+export type { AmendOptions } from './amend.ts'
+export type { BitmapChange, BitmapOwner, DirtyVisitor } from './bitmap-draft.ts'
 export { type CheckOptions, type CheckReport, checkImage, type Finding } from './check.ts'
 export type { Compaction, CompactOptions } from './compact.ts'
 export {
@@ -33,6 +35,7 @@ export {
   measureRaw,
 } from './measure.ts'
 export type { MergeOptions, MergeSource } from './merge-disk.ts'
+export type { DirtyRange } from './metadata/bitmap-store.ts'
 export type { BackingName } from './metadata/header-switch.ts'
 export type { Mapping } from './metadata/mapping.ts'
 export { readHeader, readSnapshots } from './metadata/open-state.ts'

@@ -36,6 +36,7 @@ export interface MergeOptions extends LongWork {
 }
 
 const CHUNK_SIZE = 1024 * 1024
+const IN_FLIGHT = 4
 const ALL = 0xffffffff
 
 /**
@@ -89,6 +90,7 @@ class Merge {
   readonly #next: L1Table
   #table: NewTable | undefined
   #changed = false
+  readonly #writes: Promise<void>[] = []
 
   constructor(parts: MergeParts) {
     this.#parts = parts
@@ -97,18 +99,35 @@ class Merge {
 
   /** Goes through the source in order, table by table, and switches over. */
   async run(size: number): Promise<void> {
+    try {
+      await this.#takeAll()
+      await this.#finishTable()
+    } finally {
+      // Whatever happens next to the file, no write of ours comes after it.
+      await Promise.allSettled(this.#writes)
+    }
+    await Promise.all(this.#writes)
+    await this.#finish(size)
+  }
+
+  async #takeAll(): Promise<void> {
     const { source, options } = this.#parts
     const walk = new PartWalk(source.parts, source.device.size)
     for (;;) {
       options.onProgress?.({ done: walk.position, total: source.device.size })
       const part = await walk.peek()
-      if (part === undefined) break
+      if (part === undefined) return
       const end = part.kind === 'skip' ? part.offset + part.length : await this.#take(part)
       walk.moveTo(end)
       await breathe(options.signal)
     }
-    await this.#finishTable()
-    await this.#finish(size)
+  }
+
+  /** Lets a write go on while the next data is read; waits for the oldest where several are under way. */
+  async #send(write: Promise<void>): Promise<void> {
+    write.catch(() => undefined)
+    this.#writes.push(write)
+    if (this.#writes.length >= IN_FLIGHT) await this.#writes.shift()
   }
 
   /** Takes over the clusters at the beginning of `part`, and says up to where. */
@@ -167,10 +186,9 @@ class Merge {
     let place = -1
     const flush = async (to: number): Promise<void> => {
       if (place < 0) return
-      await transaction.write(place, bytes.subarray(from, to))
-      const start = place
+      await this.#send(transaction.write(place, bytes.subarray(from, to)))
       place = -1
-      if (start >= 0) await options.pace?.(to - from)
+      await options.pace?.(to - from)
     }
     for (let at = 0; at < bytes.length; at += clusterSize) {
       const zero = isZero(bytes, at, at + clusterSize)

@@ -29,10 +29,12 @@ export async function preallocate(
   if (mode === 'off') return
   const { clusterSize } = state.geometry
   const start = state.header.size
-  const wholeFrom = Math.min(size, roundUp(start, clusterSize))
+  const wholeFrom = roundUp(start, clusterSize)
   const end = roundUp(size, clusterSize)
   // The disk's last cluster holds bytes that can be seen: they must be kept.
-  if (wholeFrom > start) await writeHeld(state, start, new Uint8Array(wholeFrom - start))
+  if (wholeFrom > start) {
+    await writeHeld(state, start, new Uint8Array(Math.min(size, wholeFrom) - start))
+  }
   try {
     for (let at = wholeFrom; at < end; ) {
       at += await allocateRun(state, at, Math.min(end, roundDown(at, STEP) + STEP), mode)

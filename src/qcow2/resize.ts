@@ -16,6 +16,7 @@ import { clearHeld, zeroHeld } from './io/discard.ts'
 import { writeHeld } from './io/write.ts'
 import { LIMIT } from './layout/constants.ts'
 import { l1EntriesFor } from './layout/geometry.ts'
+import { beginGuestWrite } from './metadata/begin-write.ts'
 import { planBitmaps } from './metadata/bitmap-host.ts'
 import { L1Table } from './metadata/l1-table.ts'
 import { map } from './metadata/mapping.ts'
@@ -55,6 +56,18 @@ export function isResize(state: Qcow2State, size: number, options: ResizeOptions
     )
   }
   return size !== old
+}
+
+/** Gives the disk `size` bytes, alone: waits for all guest writes, and they for it. */
+export async function resizeImage(
+  state: Qcow2State,
+  size: number,
+  options: ResizeOptions,
+): Promise<void> {
+  if (!isResize(state, size, options)) return
+  await beginGuestWrite(state)
+  const all = Number.POSITIVE_INFINITY
+  await state.ranges.run(0, all, 'exclusive', () => resizeDisk(state, size, options))
 }
 
 /** Gives the disk `size` bytes. The caller holds the whole guest range, not the mutex, and has begun a guest write. */

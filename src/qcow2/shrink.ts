@@ -12,6 +12,7 @@ import { HI_COMPRESSED } from './layout/constants.ts'
 import { entryHi, entryLo, entryOffset } from './layout/entries.ts'
 import { l1EntriesFor } from './layout/geometry.ts'
 import { planBitmaps } from './metadata/bitmap-host.ts'
+import { cutFreeTail } from './metadata/cut-tail.ts'
 import { L1Table } from './metadata/l1-table.ts'
 import type { Qcow2State } from './metadata/state.ts'
 import { Transaction } from './metadata/transaction.ts'
@@ -176,4 +177,5 @@ async function closeRanks(state: Qcow2State, boundary: number): Promise<void> {
     }
     await transaction.commit({ header: { l1TableOffset }, l1: next, dropEmptyBlocks: true })
   })
+  await cutFreeTail(state)
 }

@@ -1,7 +1,7 @@
 import { copyFileSync, mkdirSync, renameSync, statSync, truncateSync, utimesSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { compareNamedBase, fingerprintOf, openChain } from '../../src/chain/index.ts'
+import { compareBase, compareNamedBase, fingerprintOf, openChain } from '../../src/chain/index.ts'
 import { EXTENSION, Qcow2Image, readHeader } from '../../src/qcow2/index.ts'
 import { FileDevice, nodeFiles } from '../../src/storage/index.ts'
 import { describeWithQemu, qemuImg, qemuImgOk, qemuIoOk } from '../support/qemu.ts'
@@ -83,7 +83,6 @@ describeWithQemu('fingerprints of bases', () => {
     await using file = await FileDevice.open(nodeFiles, overlay)
     const { header } = await readHeader(file)
     const layer = { file, hostFile: file, format: 'raw' } as const
-    const { compareBase } = await import('../../src/chain/index.ts')
     expect((await compareBase(header, layer))?.kinds).toEqual(['format'])
     // Cut to nothing, the base cannot be read at all.
     truncateSync(base, 0)
@@ -200,6 +199,40 @@ describeWithQemu('fingerprints of bases', () => {
     expect(await made(name)).toBe(true)
     expect(await made(`${'./'.repeat(40)}${name}`)).toBe(false)
     expect(statSync(join(folder, 'small.qcow2')).size).toBeGreaterThan(0)
+  })
+
+  test('of a block device the tables tell, not the time', async () => {
+    const { base, overlay } = await pair()
+    const device = async (mtimeNs: bigint) => {
+      const opened = await nodeFiles.open(base, 'read')
+      const stat = { ...(await opened.stat()), kind: 'block-device', mtimeNs } as const
+      const open = new Proxy(opened, {
+        get: (target, key) => {
+          if (key === 'stat') return async () => stat
+          const value = Reflect.get(target, key)
+          return typeof value === 'function' ? value.bind(target) : value
+        },
+      })
+      const file = new FileDevice(open, stat)
+      return { file, hostFile: file, format: 'qcow2', fileOffset: 0 } as const
+    }
+    await using top = await FileDevice.open(nodeFiles, overlay)
+    const { header } = await readHeader(top)
+    const before = await device(1n)
+    const fingerprint = await fingerprintOf(before, 'base')
+    await before.file.close()
+    const extensions = fingerprint === undefined ? [] : [fingerprint]
+    const changeAt = async (mtimeNs: bigint) => {
+      const now = await device(mtimeNs)
+      await using _file = now.file
+      return (await compareBase({ ...header, extensions }, now))?.kinds
+    }
+    expect(extensions).toHaveLength(1)
+    expect(await changeAt(2n)).toBe(undefined)
+    await qemuIoOk(base, ['discard 0 4M', 'write -P 2 0 4M'])
+    await qemuImgOk(['resize', '-q', base, '600M'])
+    await qemuIoOk(base, ['write -P 2 520M 64k'])
+    expect(await changeAt(2n)).toEqual(['size', 'tables'])
   })
 
   test('one of a version to come and one that is cut short are none', async () => {

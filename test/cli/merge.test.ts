@@ -46,7 +46,7 @@ describeWithQemu('the verbs that merge layers', () => {
 
   test('stream to a layer that there is not is a usage error', async () => {
     const result = await runCli(['stream', '--base', 'else', 'top.qcow2'], { cwd: family() })
-    expect(result.status).toBe(2)
+    expect(result.status).toBe(64)
     expect(result.stderr).toContain("Did not find 'else' in the backing chain of 'top.qcow2'")
   })
 
@@ -64,7 +64,10 @@ describeWithQemu('the verbs that merge layers', () => {
   })
 
   test('commit and rebase name the snapshots that would change and how to save them', async () => {
-    const cwd = family('qemu-img snapshot -c monday top.qcow2')
+    const cwd = family(
+      'qemu-img snapshot -c monday top.qcow2',
+      "qemu-io -c 'write -P 4 256k 64k' top.qcow2",
+    )
     const refused = await runCli(['commit', '-b', 'base.qcow2', 'top.qcow2'], { cwd })
     expect(refused.status).toBe(1)
     expect(refused.stderr).toContain('monday (1) [LAYER_HAS_SNAPSHOTS]')

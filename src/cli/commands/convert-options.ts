@@ -83,8 +83,11 @@ export const convertOptions = {
   }),
   outOfOrder: toggle({ flags: '-W --oob-writes', summary: 'accepted', hidden: true }),
   offload: toggle({ flags: '-C --copy-range-offloading', summary: 'accepted', hidden: true }),
-  bitmaps: toggle({ flags: '--bitmaps', summary: 'not supported', hidden: true }),
-  skipBroken: toggle({ flags: '--skip-broken-bitmaps', summary: 'not supported', hidden: true }),
+  bitmaps: toggle({ flags: '--bitmaps', summary: 'copy the dirty bitmaps of the source as well' }),
+  skipBroken: toggle({
+    flags: '--skip-broken-bitmaps',
+    summary: 'with --bitmaps: leave inconsistent ones out instead of refusing',
+  }),
   targetImageOpts: toggle({
     flags: '--target-image-opts',
     summary: 'with -n: the target is a list of options',
@@ -171,9 +174,6 @@ function checkCombinations(options: ConvertValues): void {
   for (const [broken, message] of rules) {
     if (broken)
       throw new UsageError('CONFLICTING_OPTIONS', message, { context: { verb: 'convert' } })
-  }
-  if (options.bitmaps) {
-    throw new UsageError('NOT_SUPPORTED', 'copying bitmaps is not in this version')
   }
 }
 

@@ -24,6 +24,7 @@ import { isSameFile } from '../../storage/index.ts'
 import { defineCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { BlamingDevice } from './blaming-device.ts'
+import { type BitmapCopy, planBitmapCopy } from './convert-bitmaps.ts'
 import {
   type ConvertPlan,
   type ConvertValues,
@@ -57,8 +58,8 @@ export const command = defineCommand({
     { name: 'target', summary: 'the new image; - is standard output (raw only)', optional: true },
   ],
   notes: [
-    'A new target appears under its name when it is whole; one that exists is replaced, and removed if that fails. Bitmaps and ' +
-      'snapshots are not copied. With -B the target reads as the source does, whatever the backing file holds.',
+    'A new target appears under its name when it is whole; one that exists is replaced, and removed if that fails. Snapshots ' +
+      'are not copied, bitmaps only with --bitmaps. With -B the target reads as the source does, whatever the backing file holds.',
     '-T, -W and -C are understood and change nothing: writes are kept in flight and in no strict order unless -m 1 is given.',
   ],
   examples: [
@@ -86,6 +87,9 @@ export const command = defineCommand({
       })
     }
     const work = { options, plan, target, context }
+    if (options.bitmaps && names.length > 1) {
+      throw new UsageError('NOT_SUPPORTED', 'Copying bitmaps only possible with single source')
+    }
     await using stack = new OpenStack()
     const source = await openSources(names, work, stack)
     if (isStdout(target)) await convertToStdout(source, work)
@@ -105,6 +109,8 @@ interface Work {
 /** All sources as one device. */
 interface OpenedSource extends MappedDevice {
   readonly chains: readonly Chain[]
+  /** The bitmaps to go along; none are asked for where undefined. */
+  readonly bitmaps: BitmapCopy | undefined
 }
 
 async function openSources(
@@ -133,7 +139,10 @@ async function openSources(
   )
   const joined = single ? devices[0]! : new JoinedDevice(devices)
   const device = options.salvage ? salvaged(joined, context, options.quiet) : joined
-  return { device, map: single ? view.map : undefined, chains }
+  const bitmaps = options.bitmaps
+    ? await planBitmapCopy(chain!.active.image, { skipBroken: options.skipBroken, context })
+    : undefined
+  return { device, map: single ? view.map : undefined, chains, bitmaps }
 }
 
 function salvaged(device: BlockDevice, context: Context, quiet: boolean): BlockDevice {
@@ -142,8 +151,9 @@ function salvaged(device: BlockDevice, context: Context, quiet: boolean): BlockD
   })
 }
 
-async function convertToStdout({ device }: OpenedSource, work: Work): Promise<void> {
+async function convertToStdout({ device, bitmaps }: OpenedSource, work: Work): Promise<void> {
   const { options, plan, context } = work
+  bitmaps?.checkTarget(plan.format, undefined)
   if (plan.format !== 'raw' || options.noCreate) {
     throw new UsageError('NOT_SUPPORTED', 'only a new raw image can be written to standard output')
   }
@@ -169,6 +179,7 @@ async function convertToExisting(
   )
   const { device } = chain
   const { image } = chain.active
+  source.bitmaps?.checkTarget(chain.active.format, image?.header.version)
   if (options.compress && image === undefined) checkCompression('raw', new Map())
   if (device.size < source.device.size) {
     throw new UsageError('TARGET_TOO_SMALL', 'output file is smaller than input file', {
@@ -191,6 +202,7 @@ async function convertToExisting(
       : {}),
   }
   await withProgress(work, (work) => convertInto(source.device, into, { ...work, unchanged }))
+  if (image !== undefined) await context.about(target, () => source.bitmaps?.copyTo(image))
   if (plan.durable) await device.flush()
 }
 
@@ -200,6 +212,7 @@ async function convertToCreated(source: OpenedSource, work: Work, stack: OpenSta
   for (const wish of unservedWishes(readCreateValues(plan.format, options.lists))) {
     await context.warn(wish, target)
   }
+  source.bitmaps?.checkTarget(plan.format, versionOf(created.layout))
   await refuseSourceAsTarget(source.chains, target, created.layout)
   const unchanged = await openBacking(source, created, work, stack)
   const { durable } = plan
@@ -209,9 +222,18 @@ async function convertToCreated(source: OpenedSource, work: Work, stack: OpenSta
     convertToNew(
       source.device,
       { location: target, layout, durable, backing },
-      { ...progress, unchanged, compress: options.compress },
+      {
+        ...progress,
+        unchanged,
+        compress: options.compress,
+        complete: (image) => source.bitmaps?.copyTo(image) ?? Promise.resolve(),
+      },
     ),
   )
+}
+
+function versionOf(layout: ImageLayout): 2 | 3 | undefined {
+  return layout.format === 'qcow2' ? (layout.options.version ?? 3) : undefined
 }
 
 interface OpenedBacking extends Unchanged {

@@ -38,7 +38,7 @@ export function checkOptionLists(lists: readonly string[]): void {
 export function readCreateValues(format: CreateFormat, lists: readonly string[]): CreateValues {
   checkOptionLists(lists)
   const values = parseKeyValues(lists)
-  for (const [name, value] of values) checkValue(rowOf(format, name), value)
+  for (const [name, value] of values) checkOptionValue(rowOf(format, name), value)
   return values
 }
 
@@ -50,7 +50,8 @@ function rowOf(format: CreateFormat, name: string): CreateOptionRow {
   })
 }
 
-function checkValue({ name, type }: CreateOptionRow, value: string): void {
+/** Refuses a text that is not of the option's type, in QEMU's words. */
+export function checkOptionValue({ name, type }: CreateOptionRow, value: string): void {
   const expects = (what: string): UsageError =>
     new UsageError('INVALID_PARAMETER_VALUE', `Parameter '${name}' expects ${what}`, {
       context: { parameter: name, value },

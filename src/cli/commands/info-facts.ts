@@ -47,7 +47,8 @@ export interface BackingFacts {
 }
 
 const SECTOR = 512
-const STALE_BITMAPS =
+/** The warning about bitmaps that count no more. */
+export const STALE_BITMAPS =
   'a program lacking bitmap support modified this file, so all bitmaps are now considered inconsistent'
 
 /** Collects the facts of a layer, as far as they can be read; see `problems`. */

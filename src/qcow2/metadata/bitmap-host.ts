@@ -8,8 +8,9 @@ import { commit } from './commit.ts'
 import type { Qcow2State } from './state.ts'
 import type { Outcome, Transaction } from './transaction.ts'
 
-/** Starts to keep the bitmaps of the image, if it has any. The caller holds the mutex. */
+/** Starts to keep the bitmaps of the image, if it has any, in a session of its own. The caller holds the mutex. */
 export async function openBitmaps(state: Qcow2State): Promise<void> {
+  state.bitmaps = undefined
   const directory = bitmapsExtension(state.header.extensions)
   if (directory === undefined || (state.header.autoclearFeatures & AUTOCLEAR.bitmaps) === 0n) return
   const { host, geometry } = state

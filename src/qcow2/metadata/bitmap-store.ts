@@ -191,8 +191,8 @@ export async function* dirtyRanges(
   }
 }
 
-/** The runs of set bits in `bits`, of which the first is bit number `firstBit` of the bitmap. */
-function rangesOf(
+/** The runs of set bits in `bits`, of which the first is bit number `firstBit` of the bitmap, on a disk of `size` bytes. */
+export function rangesOf(
   bits: Uint8Array,
   firstBit: number,
   granularity: number,

@@ -88,6 +88,7 @@ export async function noteFreed(
       if (state.metadata.has(cluster)) dropSlices(state, cluster)
     }
     state.metadata.delete(first, count)
+    state.freedEnd = Math.max(state.freedEnd, first + count)
     allocator.freed(first)
     const at = first * clusterSize
     if (cursor !== undefined && cursor.end > at && cursor.offset < at + count * clusterSize) {

@@ -154,6 +154,7 @@ function withVersion(header: Header, old: 2 | 3): Header {
     compatibleFeatures: 0n,
     autoclearFeatures: 0n,
     refcountOrder: 4,
+    compressionType: 'zlib',
   }
 }
 

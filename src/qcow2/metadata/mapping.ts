@@ -44,6 +44,8 @@ export type Mapping =
 export interface MappingTables {
   readonly geometry: Geometry
   readonly tables: TableCache
+  /** Version 2 has no entries that say zeroes. */
+  readonly version: 2 | 3
   /** Guest data lies in a file of its own, where offset 0 is as good as any other. */
   readonly externalData: boolean
 }
@@ -126,6 +128,26 @@ function unaligned(offset: number, guestOffset: number): ImageError {
   )
 }
 
+/** Throws where a guest byte does not lie at its own offset in the external data file: it can be nowhere else. */
+function checkOwnPlace(hostOffset: number, guestOffset: number): void {
+  if (hostOffset === guestOffset) return
+  throw new ImageError(
+    'DATA_FILE_OFFSET',
+    `guest offset 0x${guestOffset.toString(16)} lies at 0x${hostOffset.toString(16)} of the data file, which is not the same`,
+    { context: { structure: 'L2 table', offset: hostOffset, guestOffset } },
+  )
+}
+
+function zeroInVersion2(guestOffset: number): ImageError {
+  return new ImageError(
+    'ZERO_CLUSTER',
+    'zero cluster is in an image of version 2, which has none',
+    {
+      context: { structure: 'L2 table', guestOffset },
+    },
+  )
+}
+
 function compressed(
   geometry: Geometry,
   hi: number,
@@ -159,7 +181,9 @@ function standardRun(
   if (offset % clusterSize !== 0) throw unaligned(offset, guestOffset)
   const copied = (hi & HI_COPIED) !== 0
   const zero = (lo & LO_ZERO) !== 0
+  if (zero && tables.version === 2) throw zeroInVersion2(guestOffset)
   const placed = offset !== 0 || (externalData && copied && !zero)
+  if (externalData && placed) checkOwnPlace(offset + inCluster, guestOffset)
   const flags = hi & 0xff000000
   const step = placed ? clusterSize : 0
   const limit = Math.min(view.byteLength / 8, index + Math.ceil((inCluster + length) / clusterSize))
@@ -215,6 +239,7 @@ function extendedRun(
   if (offset % clusterSize !== 0) throw unaligned(offset, guestOffset)
   const copied = (hi & HI_COPIED) !== 0
   const placed = offset !== 0 || (externalData && copied)
+  if (externalData && placed) checkOwnPlace(offset + inCluster, guestOffset)
   const first = Math.floor(inCluster / subclusterSize)
   const zeroes = view.getUint32(index * 16 + 8)
   const kind = subclusterKind(view.getUint32(index * 16 + 12), zeroes, first, guestOffset)

@@ -47,7 +47,8 @@ export class Qcow2State implements MappingTables {
   header: Header
   /** Sector 0 of the header as it is on disk. */
   readonly headerSector: Uint8Array
-  readonly geometry: Geometry
+  /** Only its refcount width ever changes. */
+  geometry: Geometry
   readonly writable: boolean
   readonly punch: boolean
   backing: BlockDevice | undefined
@@ -70,6 +71,8 @@ export class Qcow2State implements MappingTables {
   /** What only a writer needs; set before its first write. */
   writer: { readonly refcounts: RefcountStore; readonly allocator: Allocator } | undefined
   bitmaps: BitmapSession | undefined
+  /** One more than the highest cluster that became free in this session. */
+  freedEnd = 0
   /** Everything that must happen before guest data changes has happened. */
   readyForGuest = false
   codec: ClusterCodec | undefined
@@ -95,6 +98,10 @@ export class Qcow2State implements MappingTables {
       parts.geometry.clusterSize,
       parts.tableBudget,
     )
+  }
+
+  get version(): 2 | 3 {
+    return this.header.version
   }
 
   /** Whether guest data lies in an external data file, at the guest's own offsets. */

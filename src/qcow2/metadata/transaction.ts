@@ -29,6 +29,14 @@ export interface Outcome {
    * host gets the space of replaced tables back too. Otherwise that stays with the file: the next change takes it again.
    */
   readonly dropEmptyBlocks?: boolean
+  /** Writes a whole refcount structure afresh instead of what changed in the present one. */
+  readonly writeRefcounts?: () => Promise<WrittenTable>
+}
+
+/** A refcount table that is written, with all of its blocks. */
+export interface WrittenTable {
+  readonly offset: number
+  readonly bytes: Uint8Array
 }
 
 /** One structural change under way. */
@@ -175,6 +183,11 @@ export class Transaction {
     this.#changed.add(block)
   }
 
+  /** The counts of one block as they will be, in the present width; lent, not to be changed. */
+  counts(block: number): Promise<Uint8Array> {
+    return this.#load(block)
+  }
+
   /** Writes into clusters that were taken here; nothing refers to them yet. */
   async write(offset: number, source: Uint8Array): Promise<void> {
     // As data: a failure here leaves the image as it was, so it need not break it.
@@ -185,7 +198,9 @@ export class Transaction {
   async commit(outcome: Outcome): Promise<void> {
     const state = this.#state
     const { host } = state
-    const table = await this.#writeRefcounts(outcome.dropEmptyBlocks ?? false)
+    const table =
+      (await outcome.writeRefcounts?.()) ??
+      (await this.#writeRefcounts(outcome.dropEmptyBlocks ?? false))
     const clusterCount = table.bytes.length / state.geometry.clusterSize
     const plan = await state.prepareHeader({
       ...outcome.header,
@@ -296,7 +311,7 @@ export class Transaction {
    * Gives every block that was changed a new place, and the table too. Placing one block can change another,
    * and make the table larger, so this goes on until nothing new was touched.
    */
-  async #writeRefcounts(dropEmpty: boolean): Promise<{ offset: number; bytes: Uint8Array }> {
+  async #writeRefcounts(dropEmpty: boolean): Promise<WrittenTable> {
     const { refcounts } = this.#state.writing
     const { clusterSize } = this.#state.geometry
     const oldTable = refcounts.place
