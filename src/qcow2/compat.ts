@@ -1,6 +1,6 @@
 /**
  * Makes a version 3 image of a version 2 one, or the other way round. Version 2 has no zero clusters: they become
- * unallocated where nothing lies below, and else refer to clusters full of zeroes, which they share.
+ * unallocated where nothing lies below, and else refer to clusters full of zeroes, which are holes in the file.
  */
 
 import { divideUp } from '../base/bytes.ts'
@@ -13,6 +13,7 @@ import { hasIncompatible } from './layout/header.ts'
 import { encodeSnapshotTable, type SnapshotRecord } from './layout/snapshot-table.ts'
 import { rewriteHeader } from './metadata/header-rewrite.ts'
 import { L1Table } from './metadata/l1-table.ts'
+import { appendRun, type ClusterRun } from './metadata/quarantine.ts'
 import { type Qcow2State, readL1 } from './metadata/state.ts'
 import { type Outcome, Transaction } from './metadata/transaction.ts'
 import { writeL1 } from './snapshots.ts'
@@ -142,10 +143,9 @@ class Expansion {
   /** Where tables that were written anew lie now, by where they were. */
   readonly #moved = new Map<number, number>()
   readonly #hasBacking: boolean
-  /** The cluster of zeroes that is being shared out, and how many references it has or will have. */
-  #zeroes = 0
-  #promised = 0
-  /** Something was freed or shared, so that copied flags may be missing. */
+  /** Clusters that were taken for zeroes and may hold anything yet. */
+  readonly #fresh: ClusterRun[] = []
+  /** References were lost, so that copied flags may be missing. */
   changedCounts = false
 
   constructor(state: Qcow2State, transaction: Transaction) {
@@ -179,8 +179,10 @@ class Expansion {
       await transaction.change(offset / clusterSize, 1, -1)
       return moved
     }
-    const expanded = await this.#withoutZeroes(bytes, await transaction.count(offset / clusterSize))
+    const isOwn = (await transaction.count(offset / clusterSize)) === 1
+    const expanded = await this.#withoutZeroes(bytes, isOwn)
     if (expanded === undefined) return offset
+    await this.#clear()
     const fresh = await transaction.take(1)
     await transaction.write(fresh, expanded)
     await transaction.change(offset / clusterSize, 1, -1)
@@ -188,8 +190,8 @@ class Expansion {
     return fresh
   }
 
-  /** The table without zero clusters; undefined where it has none. `sharers` trees have it in common. */
-  async #withoutZeroes(table: Uint8Array, sharers: number): Promise<Uint8Array | undefined> {
+  /** The table without zero clusters; undefined where it has none. `isOwn` says that one tree only has it. */
+  async #withoutZeroes(table: Uint8Array, isOwn: boolean): Promise<Uint8Array | undefined> {
     let expanded: Uint8Array | undefined
     const isZstd = hasIncompatible(this.#state.header, INCOMPATIBLE.compressionType)
     const view = new DataView(table.buffer, table.byteOffset, table.byteLength)
@@ -204,8 +206,8 @@ class Expansion {
       expanded ??= table.slice()
       const next = new DataView(expanded.buffer, expanded.byteOffset + at, 8)
       await this.#release(entryOffset(hi, lo))
-      const place = this.#hasBacking ? await this.#zeroCluster(sharers) : 0
-      next.setUint32(0, entryHi(place, false))
+      const place = this.#hasBacking ? await this.#zeroCluster() : 0
+      next.setUint32(0, entryHi(place, isOwn && place !== 0))
       next.setUint32(4, entryLo(place))
     }
     return expanded
@@ -241,19 +243,22 @@ class Expansion {
     this.changedCounts = true
   }
 
-  /** A cluster full of zeroes with one reference more; `sharers` will be added in the end. */
-  async #zeroCluster(sharers: number): Promise<number> {
-    const { clusterSize } = this.#state.geometry
-    const { maximum } = this.#state.writing.refcounts.codec
-    this.changedCounts = true
-    if (this.#zeroes !== 0 && this.#promised + sharers <= maximum) {
-      this.#promised += sharers
-      await this.#transaction.change(this.#zeroes / clusterSize, 1, 1)
-      return this.#zeroes
+  /** A cluster that reads as zeroes once `#clear` has been called. */
+  async #zeroCluster(): Promise<number> {
+    const offset = await this.#transaction.take(1)
+    appendRun(this.#fresh, offset / this.#state.geometry.clusterSize)
+    return offset
+  }
+
+  /** Makes the clusters that were taken for zeroes read so, without space where the host knows holes. */
+  async #clear(): Promise<void> {
+    const { host, geometry } = this.#state
+    const { clusterSize } = geometry
+    for (const { first, count } of this.#fresh.splice(0)) {
+      const offset = first * clusterSize
+      const end = offset + count * clusterSize
+      if (host.size < end) await host.resize(end)
+      await host.zero(offset, end - offset, { mayDiscard: true })
     }
-    this.#zeroes = await this.#transaction.take(1)
-    this.#promised = sharers
-    await this.#transaction.write(this.#zeroes, new Uint8Array(clusterSize))
-    return this.#zeroes
   }
 }

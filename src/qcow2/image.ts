@@ -26,8 +26,7 @@ import { guestExtents, guestMapping, guestMappings } from './io/extents.ts'
 import { activeView, readGuest } from './io/read.ts'
 import { writeGuest } from './io/write.ts'
 import { writeCompressedGuest } from './io/write-compressed.ts'
-import { EXTENSION, INCOMPATIBLE, SECTOR_SIZE } from './layout/constants.ts'
-import { extensionText } from './layout/extensions.ts'
+import { INCOMPATIBLE, SECTOR_SIZE } from './layout/constants.ts'
 import type { Geometry } from './layout/geometry.ts'
 import { type Header, hasIncompatible } from './layout/header.ts'
 import type { SnapshotRecord } from './layout/snapshot-table.ts'
@@ -41,9 +40,16 @@ import type { BackingName } from './metadata/header-switch.ts'
 import { HostFile } from './metadata/host-file.ts'
 import type { Mapping } from './metadata/mapping.ts'
 import { openState } from './metadata/open-state.ts'
-import { dataFileIsRaw, type Qcow2State } from './metadata/state.ts'
+import type { Qcow2State } from './metadata/state.ts'
 import type { OpenOptions } from './open-options.ts'
 import { rebuildRefcounts } from './rebuild.ts'
+import {
+  type BackingReference,
+  backingReferenceOf,
+  type DataFileReference,
+  dataFileReferenceOf,
+  encryptionOf,
+} from './references.ts'
 import { type ResizeOptions, resizeImage } from './resize.ts'
 import { SnapshotView } from './snapshot-view.ts'
 import { applySnapshot, createSnapshot, deleteSnapshot, type SnapshotOptions } from './snapshots.ts'
@@ -78,8 +84,9 @@ export class Qcow2Image implements BlockDevice {
   }
 
   /**
-   * Opens the image in `file`. A dirty image that is opened for writing gets its refcounts rebuilt first. Throws an ImageError that names structure and offset where it is damaged, or
-   * asks for something this engine does not know; then `file` stays open and the caller's.
+   * Opens the image in `file`; a dirty one that is to be written gets its refcounts rebuilt first. Throws an
+   * ImageError that names structure and offset where the image is damaged, or asks for something this engine
+   * does not know; then `file` stays open and the caller's.
    */
   static async open(file: BlockDevice, options: OpenOptions = {}): Promise<Qcow2Image> {
     const state = await openState(file, {
@@ -115,28 +122,18 @@ export class Qcow2Image implements BlockDevice {
   }
 
   /** What the image says lies below it. */
-  get backingReference():
-    | { readonly name: string; readonly format: string | undefined }
-    | undefined {
-    const { backingName: name, extensions } = this.#state.header
-    if (name === undefined) return undefined
-    return { name, format: extensionText(extensions, EXTENSION.backingFormat) }
+  get backingReference(): BackingReference | undefined {
+    return backingReferenceOf(this.header)
   }
 
   /** Which file the image says its data is in. */
-  get dataFileReference():
-    | { readonly name: string | undefined; readonly raw: boolean }
-    | undefined {
-    const state = this.#state
-    if (!state.externalData) return undefined
-    const name = extensionText(state.header.extensions, EXTENSION.dataFile)
-    return { name, raw: dataFileIsRaw(state) }
+  get dataFileReference(): DataFileReference | undefined {
+    return dataFileReferenceOf(this.header)
   }
 
   /** How guest data is encrypted; such data can be neither read nor written. */
   get encryption(): 'aes' | 'luks' | undefined {
-    const { cryptMethod } = this.#state.header
-    return cryptMethod === 0 ? undefined : cryptMethod === 1 ? 'aes' : 'luks'
+    return encryptionOf(this.header)
   }
 
   /** Puts `device` below this image, or nothing. */

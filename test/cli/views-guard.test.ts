@@ -91,3 +91,17 @@ describeWithQemu('verbs that change what a file reads as', () => {
     }
   })
 })
+
+describeWithQemu('snapshots of a base that has overlays', () => {
+  test('going back to one is refused, taking and deleting one is not', async () => {
+    const cwd = await stack()
+    expect(await runCli(['snapshot', '-c', 'then', 'base'], { cwd })).toMatchObject({ status: 0 })
+    const refused = await runCli(['snapshot', '-a', 'then', 'base'], { cwd })
+    expect(refused.status).toBe(1)
+    expect(refused.stderr).toContain('[BASE_HAS_OVERLAYS]')
+    expect(await runCli(['snapshot', '--unsafe', '-a', 'then', 'base'], { cwd })).toMatchObject({
+      status: 0,
+    })
+    expect(await runCli(['snapshot', '-d', 'then', 'base'], { cwd })).toMatchObject({ status: 0 })
+  })
+})

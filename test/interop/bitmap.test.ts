@@ -142,20 +142,22 @@ describeDifferential('convert --bitmaps', [
   { ...copy('--bitmaps -O qcow2 stale.qcow2 new.qcow2', 'info new.qcow2'), scene: damaged },
 ])
 
+const copied = scene(
+  'to be copied',
+  'qemu-img create -f qcow2 a.qcow2 1M',
+  'qemu-img bitmap --add a.qcow2 b0',
+  'qemu-img create -f qcow2 larger.qcow2 2M',
+  'qemu-img create -f qcow2 same.qcow2 1M',
+  'qemu-img bitmap --add same.qcow2 b0',
+  'qemu-img create -f qcow2 -o compat=0.10 v2.qcow2 1M',
+  'qemu-img create -f raw r.raw 1M',
+  'cp r.raw new.raw; cp v2.qcow2 new.qcow2',
+  stored('bitmaps-in-use', 'use.qcow2'),
+)
+
 const noCopy = (words: string, stderr: Differential['stderr'] = 'lines'): Differential => ({
   ...copy(words),
-  scene: scene(
-    'to be copied',
-    'qemu-img create -f qcow2 a.qcow2 1M',
-    'qemu-img bitmap --add a.qcow2 b0',
-    'qemu-img create -f qcow2 larger.qcow2 2M',
-    'qemu-img create -f qcow2 same.qcow2 1M',
-    'qemu-img bitmap --add same.qcow2 b0',
-    'qemu-img create -f qcow2 -o compat=0.10 v2.qcow2 1M',
-    'qemu-img create -f raw r.raw 1M',
-    'cp r.raw new.raw; cp v2.qcow2 new.qcow2',
-    stored('bitmaps-in-use', 'use.qcow2'),
-  ),
+  scene: copied,
   stderr,
 })
 

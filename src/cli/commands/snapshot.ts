@@ -6,6 +6,7 @@ import { defineCommand } from '../command.ts'
 import { text, toggle } from '../options.ts'
 import { imageSourceOptions, openImage } from './image-source.ts'
 import { snapshotLines } from './snapshot-list.ts'
+import { guardViews, viewsOptions } from './views-options.ts'
 import { visibleLines } from './visible-text.ts'
 
 /** The verb `snapshot`. */
@@ -28,6 +29,7 @@ export const command = defineCommand({
       summary: 'delete the first snapshot of that name',
     }),
     quiet: toggle({ flags: '-q --quiet', summary: 'taken for compatibility' }),
+    ...viewsOptions,
   },
   positionals: [{ name: 'file', summary: 'the image' }],
   notes: [
@@ -49,8 +51,11 @@ export const command = defineCommand({
     await using chain = await openImage(name, options, { writable, backing: false })
     const image = chain.layers[0]?.image
     if (create !== undefined) await createOne(image, create)
-    else if (apply !== undefined) await applyOne(image, apply)
-    else if (remove !== undefined) await deleteOne(image, remove)
+    else if (apply !== undefined) {
+      // Of all these only going back changes what overlays of the image read.
+      await guardViews(chain.active.path, options, { action: 'snapshot -a' }, context)
+      await applyOne(image, apply)
+    } else if (remove !== undefined) await deleteOne(image, remove)
     else if (list) {
       const lines = snapshotLines(image?.snapshots ?? [])
       for (const line of visibleLines(lines, context.stdout)) await context.stdout.line(line)
