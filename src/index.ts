@@ -62,6 +62,8 @@ export {
   viewsOf,
 } from './chain/index.ts'
 export {
+  type BitmapChange,
+  type BitmapOwner,
   type BitmapRecord,
   type CheckOptions,
   type CheckReport,
@@ -70,6 +72,8 @@ export {
   type CreateOptions,
   checkImage,
   createQcow2,
+  type DirtyRange,
+  type DirtyVisitor,
   describeImage,
   type Finding,
   type Geometry,

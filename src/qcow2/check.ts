@@ -62,7 +62,14 @@ export async function checkImage(
   file: BlockDevice,
   options: CheckOptions = {},
 ): Promise<CheckReport> {
-  const parts = await readParts(file)
+  return checkParts(await readParts(file), options)
+}
+
+/** The same for an image whose parts are known, which need not be those that its header on disk names. */
+export async function checkParts(
+  parts: ImageParts,
+  options: CheckOptions = {},
+): Promise<CheckReport> {
   if (parts.externalData && options.dataFile === undefined && !namesDataFile(parts.header)) {
     throw new ImageError('DATA_FILE', 'image needs a data file and does not name one')
   }

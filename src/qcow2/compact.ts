@@ -45,8 +45,13 @@ export interface Compaction {
   readonly pinnedSize: number
 }
 
-/** Bytes that one round moves at most: what is lost where it is interrupted. */
+/**
+ * A round moves so many bytes, or this share of a larger file: that is what is lost where it is interrupted, while each round
+ * goes through all tables.
+ */
 const ROUND_LENGTH = 256 * 1024 * 1024
+const ROUND_SHARE = 32
+/** More clusters are not moved in one round; they take memory. */
 const ROUND_CLUSTERS = 1 << 17
 /** L2 tables that one round turns zero at most. */
 const ZERO_TABLES = 1024
@@ -190,8 +195,10 @@ class Compactor {
 
   /** Does one round, the largest for which there is room; false where there is none. */
   async #lower(): Promise<boolean> {
-    const longest = Math.min(ROUND_CLUSTERS, ROUND_LENGTH / this.#state.geometry.clusterSize)
     const survey = await Survey.take(this.#state)
+    const { clusterSize } = this.#state.geometry
+    const share = Math.max(ROUND_LENGTH / clusterSize, survey.end / ROUND_SHARE)
+    const longest = Math.min(ROUND_CLUSTERS, Math.floor(share))
     const lowest = survey.packedEnd(this.#pinnedEnd)
     let count = Math.min(longest, await survey.usedFrom(lowest), this.#budget)
     for (; count >= 1; count = Math.floor(count / 2)) {

@@ -54,6 +54,11 @@ export interface ImageParts {
 
 /** Reads the parts of the image in `file`; rejects with an ImageError where it could not be opened at all. */
 export async function readParts(file: BlockDevice): Promise<ImageParts> {
+  return partsOfHeader(file, await readHeaderOf(file))
+}
+
+/** The header of the image in `file` with the snapshot table as it says, even where there can be no such table. */
+export async function readHeaderOf(file: BlockDevice): Promise<Header> {
   const host = new HostFile(file)
   const probe = new Uint8Array(Math.min(file.size, 512))
   await host.read(0, probe)
@@ -65,7 +70,7 @@ export async function readParts(file: BlockDevice): Promise<ImageParts> {
   for (const at of [0, 4, 8]) writeU32(cluster, FIELD.snapshotCount + at, 0)
   const header = { ...parseHeader(cluster), snapshotCount, snapshotsOffset }
   checkEncryption(header, file.size)
-  return partsOfHeader(file, header)
+  return header
 }
 
 function checkEncryption(header: Header, fileSize: number): void {

@@ -1,19 +1,15 @@
 /**
  * A qcow2 image: a device that stands on a device. It opens nothing: file, data file and backing are handed
- * to it. This class owns the life of an open image and says who waits for whom; the work is done in io/,
+ * to it. This class is the face of an open image; who waits for whom is in turns.ts, and the work is done in io/,
  * metadata/ and the verbs beside it.
  */
 
-import { roundDown } from '../base/bytes.ts'
-import { UsageError } from '../base/errors.ts'
-import { InFlight } from '../base/in-flight.ts'
 import type { LongWork } from '../base/progress.ts'
 import {
   type BlockDevice,
   type BlockSizes,
   type Capabilities,
   checkRange,
-  deviceClosed,
   type Extent,
 } from '../block/index.ts'
 import { type AmendOptions, amendImage } from './amend.ts'
@@ -26,15 +22,14 @@ import { guestExtents, guestMapping, guestMappings } from './io/extents.ts'
 import { activeView, readGuest } from './io/read.ts'
 import { writeGuest } from './io/write.ts'
 import { writeCompressedGuest } from './io/write-compressed.ts'
-import { INCOMPATIBLE, SECTOR_SIZE } from './layout/constants.ts'
+import { INCOMPATIBLE } from './layout/constants.ts'
 import type { Geometry } from './layout/geometry.ts'
 import { type Header, hasIncompatible } from './layout/header.ts'
 import type { SnapshotRecord } from './layout/snapshot-table.ts'
 import { type MergeOptions, type MergeSource, mergeDisk } from './merge-disk.ts'
-import { beginChange, beginGuestWrite } from './metadata/begin-write.ts'
+import { beginGuestWrite } from './metadata/begin-write.ts'
 import { type BitmapRecord, readBitmapDirectory } from './metadata/bitmap-store.ts'
 import { commit } from './metadata/commit.ts'
-import { cutFreeTail } from './metadata/cut-tail.ts'
 import { rewriteBacking } from './metadata/header-rewrite.ts'
 import type { BackingName } from './metadata/header-switch.ts'
 import { HostFile } from './metadata/host-file.ts'
@@ -53,11 +48,11 @@ import {
 import { type ResizeOptions, resizeImage } from './resize.ts'
 import { SnapshotView } from './snapshot-view.ts'
 import { applySnapshot, createSnapshot, deleteSnapshot, type SnapshotOptions } from './snapshots.ts'
+import { Turns } from './turns.ts'
 import { measureUsage, type Usage } from './usage.ts'
 import { readVmState, writeVmState } from './vm-state.ts'
 
 const DEFAULT_CACHE = 32 * 1024 * 1024
-const EVERYTHING = Number.POSITIVE_INFINITY
 
 /** An open image; as a device it is the active disk. It owns the file that it was opened on. */
 export class Qcow2Image implements BlockDevice {
@@ -65,11 +60,11 @@ export class Qcow2Image implements BlockDevice {
   readonly can: Capabilities
   readonly blockSizes: BlockSizes
   readonly #state: Qcow2State
-  #closed = false
-  readonly #calls = new InFlight()
+  readonly #turns: Turns
 
   private constructor(state: Qcow2State) {
     this.#state = state
+    this.#turns = new Turns(state)
     this.file = state.host.device
     const { writable } = state
     this.can = {
@@ -109,7 +104,7 @@ export class Qcow2Image implements BlockDevice {
 
   /** Whole sectors only, as QEMU has it. */
   get size(): number {
-    return roundDown(this.#state.header.size, SECTOR_SIZE)
+    return this.#turns.size
   }
 
   /** The header as it is now. */
@@ -143,18 +138,17 @@ export class Qcow2Image implements BlockDevice {
 
   /** Changes what the image says lies below it, all or nothing; bytes and the device below stay as they are. */
   setBacking(reference: BackingName | undefined): Promise<void> {
-    return this.#structural(() => rewriteBacking(this.#state, reference))
+    return this.#turns.structural(() => rewriteBacking(this.#state, reference))
   }
 
   /** Takes over what `source` holds, all or nothing; see merge-disk.ts. */
   mergeDisk(source: MergeSource, options: MergeOptions = {}): Promise<void> {
-    this.#checkWritable(0, 0)
-    return this.#calls.run(() => mergeDisk(this.#state, source, options))
+    return this.#turns.changing(() => mergeDisk(this.#state, source, options))
   }
 
   /** Frees all that the active disk holds, all or nothing, so that it reads as what lies below. */
   emptyDisk(options: LongWork = {}): Promise<void> {
-    return this.#structural(() => emptyDisk(this.#state, options))
+    return this.#turns.structural(() => emptyDisk(this.#state, options))
   }
 
   /** Hands over the external data file. */
@@ -163,25 +157,25 @@ export class Qcow2Image implements BlockDevice {
   }
 
   async read(offset: number, target: Uint8Array): Promise<void> {
-    this.#check(offset, target.length)
-    this.#calls.enter()
+    this.#turns.check(offset, target.length)
+    this.#turns.calls.enter()
     try {
       const state = this.#state
       if (state.l1 === undefined) await state.loadL1()
       await readGuest(state, activeView(state), offset, target)
     } finally {
-      this.#calls.leave()
+      this.#turns.calls.leave()
     }
   }
 
   async write(offset: number, source: Uint8Array): Promise<void> {
-    this.#checkWritable(offset, source.length)
+    this.#turns.checkWritable(offset, source.length)
     if (source.length === 0) return
-    this.#calls.enter()
+    this.#turns.calls.enter()
     try {
       await writeGuest(this.#state, offset, source)
     } finally {
-      this.#calls.leave()
+      this.#turns.calls.leave()
     }
   }
 
@@ -190,9 +184,9 @@ export class Qcow2Image implements BlockDevice {
    * is written as any other. Throws a UsageError, code `NOT_A_CLUSTER`, for any other range.
    */
   async writeCompressed(offset: number, source: Uint8Array): Promise<void> {
-    this.#checkWritable(offset, source.length)
+    this.#turns.checkWritable(offset, source.length)
     if (source.length === 0) return
-    await this.#calls.run(() => writeCompressedGuest(this.#state, offset, source))
+    await this.#turns.calls.run(() => writeCompressedGuest(this.#state, offset, source))
   }
 
   async writeZeroes(
@@ -200,47 +194,35 @@ export class Qcow2Image implements BlockDevice {
     length: number,
     options: { mayDiscard?: boolean } = {},
   ): Promise<void> {
-    this.#checkWritable(offset, length)
+    this.#turns.checkWritable(offset, length)
     const { mayDiscard = false } = options
-    await this.#calls.run(() => zeroGuest(this.#state, offset, length, { mayDiscard }))
+    await this.#turns.calls.run(() => zeroGuest(this.#state, offset, length, { mayDiscard }))
   }
 
   /** Frees whole clusters; they read as zeroes then (version 2: as the backing, or zeroes without one). */
   async discard(offset: number, length: number): Promise<void> {
-    this.#checkWritable(offset, length)
-    if (length > 0) await this.#calls.run(() => discardGuest(this.#state, offset, length))
+    this.#turns.checkWritable(offset, length)
+    if (length > 0) await this.#turns.calls.run(() => discardGuest(this.#state, offset, length))
   }
 
-  async extents(offset: number, length: number): Promise<readonly Extent[]> {
-    this.#check(offset, length)
-    return this.#calls.run(async () => {
-      await this.#state.loadL1()
-      return guestExtents(this.#state, activeView(this.#state), offset, length)
-    })
+  extents(offset: number, length: number): Promise<readonly Extent[]> {
+    return this.#turns.lookUp(guestExtents, offset, length)
   }
 
   /** Where the run that starts at `offset` lies in this layer; clipped to `length`. */
-  async map(offset: number, length: number): Promise<Mapping> {
-    this.#check(offset, length)
-    return this.#calls.run(async () => {
-      await this.#state.loadL1()
-      return guestMapping(this.#state, activeView(this.#state), offset, length)
-    })
+  map(offset: number, length: number): Promise<Mapping> {
+    return this.#turns.lookUp(guestMapping, offset, length)
   }
 
   /** As `map`, for many runs at once: ascending from `offset` on; the list may stop short. */
-  async mappings(offset: number, length: number): Promise<readonly Mapping[]> {
-    this.#check(offset, length)
-    return this.#calls.run(async () => {
-      await this.#state.loadL1()
-      return guestMappings(this.#state, activeView(this.#state), offset, length)
-    })
+  mappings(offset: number, length: number): Promise<readonly Mapping[]> {
+    return this.#turns.lookUp(guestMappings, offset, length)
   }
 
   async flush(): Promise<void> {
-    this.#checkOpen()
+    this.#turns.checkOpen()
     const state = this.#state
-    if (state.writable) await this.#calls.run(() => state.mutex.run(() => commit(state)))
+    if (state.writable) await this.#turns.calls.run(() => state.mutex.run(() => commit(state)))
   }
 
   /** Makes the disk larger; a smaller size is a UsageError, code `SHRINK_NOT_ALLOWED`. */
@@ -249,15 +231,13 @@ export class Qcow2Image implements BlockDevice {
   }
 
   /** Gives the disk another size, all or nothing; a smaller one must be asked for by name, for bytes are lost. */
-  async resizeDisk(size: number, options: ResizeOptions = {}): Promise<void> {
-    this.#checkWritable(0, 0)
-    await this.#calls.run(() => resizeImage(this.#state, size, options))
+  resizeDisk(size: number, options: ResizeOptions = {}): Promise<void> {
+    return this.#turns.changing(() => resizeImage(this.#state, size, options))
   }
 
   /** Changes options of the format: version, refcount width, lazy refcounts, data file, size; see amend.ts. */
-  async amend(options: AmendOptions): Promise<void> {
-    this.#checkWritable(0, 0)
-    await this.#calls.run(() => amendImage(this.#state, options))
+  amend(options: AmendOptions): Promise<void> {
+    return this.#turns.changing(() => amendImage(this.#state, options))
   }
 
   /** The internal snapshots, oldest first. */
@@ -267,17 +247,17 @@ export class Qcow2Image implements BlockDevice {
 
   /** Takes a snapshot of the active disk; all or nothing, also in a power cut. */
   createSnapshot(options: SnapshotOptions): Promise<SnapshotRecord> {
-    return this.#structural(() => createSnapshot(this.#state, options))
+    return this.#turns.structural(() => createSnapshot(this.#state, options))
   }
 
   /** Makes the active disk what the snapshot is, its size too; what was only on the disk is freed. */
   async applySnapshot(snapshot: SnapshotRecord, options: LongWork = {}): Promise<void> {
-    this.#checkWritable(0, 0)
-    this.#checkSnapshot(snapshot)
-    await this.#calls.run(async () => {
+    this.#turns.checkWritable()
+    this.#turns.checkSnapshot(snapshot)
+    await this.#turns.calls.run(async () => {
       await beginGuestWrite(this.#state)
-      await this.#structural(() => {
-        this.#checkSnapshot(snapshot)
+      await this.#turns.structural(() => {
+        this.#turns.checkSnapshot(snapshot)
         return applySnapshot(this.#state, snapshot, options)
       })
     })
@@ -285,131 +265,74 @@ export class Qcow2Image implements BlockDevice {
 
   /** Makes the file shorter in place, every view unchanged; the snapshots' records are other ones then. */
   compact(options: CompactOptions = {}): Promise<Compaction> {
-    return this.#structural(() => compactImage(this.#state, options))
+    return this.#turns.structural(() => compactImage(this.#state, options))
   }
 
   /** What `compact` would do, to the byte; writes nothing and works on an image that is open for reading. */
   planCompaction(options: CompactOptions = {}): Promise<Compaction> {
-    return this.#alone(() => planCompaction(this.#state, options))
+    return this.#turns.alone(() => planCompaction(this.#state, options))
   }
 
   /** Who holds the space in the file; reads only. */
   usage(options: LongWork = {}): Promise<Usage> {
-    return this.#alone(() => measureUsage(this.#state, options))
+    return this.#turns.alone(() => measureUsage(this.#state, options))
   }
 
   /** Removes a snapshot; what only it referred to is freed. */
   async deleteSnapshot(snapshot: SnapshotRecord, options: LongWork = {}): Promise<void> {
-    this.#checkWritable(0, 0)
-    this.#checkSnapshot(snapshot)
-    await this.#structural(() => {
-      this.#checkSnapshot(snapshot)
+    this.#turns.checkWritable()
+    this.#turns.checkSnapshot(snapshot)
+    await this.#turns.structural(() => {
+      this.#turns.checkSnapshot(snapshot)
       return deleteSnapshot(this.#state, snapshot, options)
     })
   }
 
   /** A snapshot as a read-only device; it lives as long as this image. */
   async openSnapshot(snapshot: SnapshotRecord): Promise<SnapshotView> {
-    this.#checkOpen()
-    this.#checkSnapshot(snapshot)
-    return this.#calls.run(() => SnapshotView.open(this.#state, snapshot))
+    this.#turns.checkOpen()
+    this.#turns.checkSnapshot(snapshot)
+    return this.#turns.calls.run(() => SnapshotView.open(this.#state, snapshot))
   }
 
   /** Reads VM state, of the active disk or of a snapshot; `offset` counts from its beginning. */
   async readVmState(offset: number, target: Uint8Array, snapshot?: SnapshotRecord): Promise<void> {
-    this.#checkOpen()
+    this.#turns.checkOpen()
     if (snapshot === undefined) {
-      return this.#calls.run(() => readVmState(this.#state, offset, target))
+      return this.#turns.calls.run(() => readVmState(this.#state, offset, target))
     }
     checkRange(snapshot.vmStateSize, offset, target.length)
     const view = await this.openSnapshot(snapshot)
-    await this.#calls.run(() => view.readVmState(offset, target))
+    await this.#turns.calls.run(() => view.readVmState(offset, target))
   }
 
   /** Writes VM state behind the active disk; `createSnapshot` with its size makes it a snapshot's. */
-  async writeVmState(offset: number, source: Uint8Array): Promise<void> {
-    this.#checkWritable(0, 0)
-    await this.#calls.run(() => writeVmState(this.#state, offset, source))
+  writeVmState(offset: number, source: Uint8Array): Promise<void> {
+    return this.#turns.changing(() => writeVmState(this.#state, offset, source))
   }
 
   /** The persistent dirty bitmaps, as the directory lists them; none where the bitmaps bit is clear. */
   async bitmaps(): Promise<readonly BitmapRecord[]> {
-    this.#checkOpen()
+    this.#turns.checkOpen()
     return readBitmapDirectory(this.file, this.#state.header)
   }
 
   /** Adds, removes, clears, enables, disables or merges bitmaps: all of `changes` in order, or nothing. */
   changeBitmaps(changes: readonly BitmapChange[], options: LongWork = {}): Promise<void> {
-    return this.#structural(() => changeBitmaps(this.#state, this, changes, options))
+    return this.#turns.structural(() => changeBitmaps(this.#state, this, changes, options))
   }
 
   /** Hands over what is dirty in a bitmap, ascending; `visit` must not use this image. */
   readBitmap(name: string, visit: DirtyVisitor, options: LongWork = {}): Promise<void> {
-    return this.#alone(() => readBitmap(this.#state, name, visit, options))
+    return this.#turns.alone(() => readBitmap(this.#state, name, visit, options))
   }
 
   /** Waits for what is under way, brings all of it to the file, bitmaps too, and closes that; a broken image only closes. */
-  async close(): Promise<void> {
-    if (this.#closed) return
-    this.#closed = true
-    try {
-      await this.#calls.idle()
-      await this.#state.ranges.run(0, EVERYTHING, 'exclusive', () => this.#finish())
-    } finally {
-      await this.#state.quarantine.reads.drain()
-      await this.file.close()
-    }
+  close(): Promise<void> {
+    return this.#turns.close()
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
-  }
-
-  async #finish(): Promise<void> {
-    const state = this.#state
-    if (!state.writable || state.host.failure !== undefined) return
-    await state.mutex.run(async () => {
-      await commit(state)
-      await state.bitmaps?.store()
-      // What the first commit freed goes down in the counts only now.
-      await commit(state)
-      await cutFreeTail(state)
-    })
-  }
-
-  /** Runs a structural verb alone: no guest write, no commit meanwhile. */
-  async #structural<T>(verb: () => Promise<T>): Promise<T> {
-    this.#checkWritable(0, 0)
-    return this.#alone(async () => {
-      await beginChange(this.#state)
-      return verb()
-    })
-  }
-
-  async #alone<T>(action: () => Promise<T>): Promise<T> {
-    this.#checkOpen()
-    const { ranges, mutex } = this.#state
-    return this.#calls.run(() => ranges.run(0, EVERYTHING, 'exclusive', () => mutex.run(action)))
-  }
-
-  #check(offset: number, length: number): void {
-    this.#checkOpen()
-    checkRange(this.size, offset, length)
-  }
-
-  #checkWritable(offset: number, length: number): void {
-    this.#check(offset, length)
-    if (!this.#state.writable) {
-      throw new UsageError('READ_ONLY', 'image is open for reading only')
-    }
-  }
-
-  #checkOpen(): void {
-    if (this.#closed) throw deviceClosed()
-  }
-
-  #checkSnapshot(snapshot: SnapshotRecord): void {
-    if (this.snapshots.includes(snapshot)) return
-    throw new UsageError('SNAPSHOT_NOT_FOUND', `snapshot ${snapshot.id} is not in this image`)
   }
 }

@@ -5,10 +5,11 @@
  */
 
 import { divideUp } from '../base/bytes.ts'
-import { UsageError } from '../base/errors.ts'
+import { ImageError, UsageError } from '../base/errors.ts'
 import type { LongWork } from '../base/progress.ts'
 import { settleActive } from './copied-flags.ts'
 import { clearCopied } from './io/private-table.ts'
+import { LIMIT } from './layout/constants.ts'
 import { l1EntriesFor } from './layout/geometry.ts'
 import { encodeSnapshotTable, type SnapshotRecord } from './layout/snapshot-table.ts'
 import { planBitmaps, recordChange } from './metadata/bitmap-host.ts'
@@ -96,6 +97,7 @@ export async function applySnapshot(
   refuseExternalData(state)
   const { geometry } = state
   const size = snapshot.diskSize ?? state.header.size
+  checkDiskSize(state, snapshot.id, size)
   const active = await state.loadL1()
   const source = await readL1(state.host, snapshot.l1TableOffset, snapshot.l1Size)
   const work = new TreeWork(options, [source, active])
@@ -226,6 +228,17 @@ export async function writeL1(
 function nextId(snapshots: readonly SnapshotRecord[]): string {
   const ids = snapshots.map(({ id }) => (/^\d{1,15}$/.test(id) ? Number(id) : 0))
   return String(Math.max(0, ...ids) + 1)
+}
+
+/** A snapshot's size comes from the file, and decides how large the L1 table of the disk gets. */
+function checkDiskSize(state: Qcow2State, id: string, size: number): void {
+  const isPossible = size <= LIMIT.virtualSize
+  if (isPossible && l1EntriesFor(size, state.geometry) * 8 <= LIMIT.l1Size) return
+  throw new ImageError(
+    'IMAGE_TOO_LARGE',
+    `snapshot ${id} of ${size} bytes needs more than 32 MiB of L1 table`,
+    { context: { structure: 'snapshot table', snapshot: id, size } },
+  )
 }
 
 function checkName(name: string): void {
