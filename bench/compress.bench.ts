@@ -9,7 +9,7 @@ import { writeRawDisk } from './inputs.ts'
 export const compressBench: Bench = {
   name: 'compress',
   async *comparisons(setting) {
-    const size = scaled(setting, 256)
+    const size = scaled(setting, 64)
     writeRawDisk(join(setting.folder, 'disk.raw'), size, 'mixed')
     const content = `${sizeText(size)}, half of it data that compresses to a half`
     const conditions = `${content}; source cached; target not flushed; whole process`

@@ -26,6 +26,8 @@ export interface Comparison {
   readonly theirs: Contender
   /** What bounds both: the same bytes without any format. */
   readonly limit?: Contender
+  /** Rounds before those that count; 1 where left out. A library is compiled while it runs. */
+  readonly warmUpCount?: number
   /** Below about 110 ms the start of a process decides, so a difference says more than a ratio. */
   readonly judgedBy?: 'difference'
 }
@@ -56,12 +58,12 @@ export interface Outcome {
   readonly verifiedCount: number
 }
 
-/** Runs `pairCount` pairs after one round that is verified but not counted: it warms caches and compilers. */
+/** Runs `pairCount` pairs, after rounds that are verified but not counted: they warm caches and compilers. */
 export async function runPairs(comparison: Comparison, pairCount: number): Promise<Outcome> {
-  const { ours, theirs, limit } = comparison
+  const { ours, theirs, limit, warmUpCount = 1 } = comparison
   const values = new Map<Contender, number[]>()
   let verifiedCount = 0
-  for (let round = 0; round <= pairCount; round++) {
+  for (let round = 0; round < warmUpCount + pairCount; round++) {
     // Whoever comes second finds a busier disk: that takes turns too.
     const order = round % 2 === 0 ? [ours, theirs] : [theirs, ours]
     if (limit !== undefined) order.push(limit)
@@ -70,7 +72,7 @@ export async function runPairs(comparison: Comparison, pairCount: number): Promi
       const value = await contender.run()
       await contender.verify?.()
       if (contender.verify !== undefined) verifiedCount++
-      if (round > 0) values.set(contender, [...(values.get(contender) ?? []), value])
+      if (round >= warmUpCount) values.set(contender, [...(values.get(contender) ?? []), value])
     }
   }
   const times = (contender: Contender) => timesOf(contender.command, values.get(contender) ?? [])

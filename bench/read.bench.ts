@@ -44,6 +44,7 @@ function comparison(
     job: `random read ${sizeText(blockSize)}, ${shape}, against depth ${depth}`,
     conditions: `${count} reads over ${sizeText(size)}; cached; library, one read at a time`,
     unit: 'us/op',
+    warmUpCount: 2,
     ours: libraryReads(setting, image, reads),
     theirs: qemuBench(setting, image, reads, { depth }),
     limit: plainReads(setting, reads),

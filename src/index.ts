@@ -62,6 +62,7 @@ export {
   viewsOf,
 } from './chain/index.ts'
 export {
+  type AmendOptions,
   type BitmapChange,
   type BitmapOwner,
   type BitmapRecord,
@@ -86,6 +87,7 @@ export {
   type OpenOptions,
   type Qcow2Description,
   Qcow2Image,
+  type ResizeOptions,
   readHeader,
   type SnapshotOptions,
   type SnapshotRecord,

@@ -17,6 +17,10 @@ const HINTS: Readonly<Record<string, (context: CowpointError['context']) => stri
   BASE_DIFFERS: () =>
     'without -u what differs is copied and the image reads as before; --unsafe changes the name anyway',
   BITMAP_INCONSISTENT: () => "'cowpoint bitmap --remove' deletes the bitmap from the image",
+  REFERENCES_PAST_END: () =>
+    "the file was probably cut off: give it its old length (truncate -s), and what is missing reads as zeroes; 'cowpoint convert --salvage' saves the rest",
+  BITMAP_DIRECTORY: () =>
+    "'cowpoint check -r all --drop-bitmaps' drops the bitmaps, after which the image opens",
   UNKNOWN_FEATURE: () =>
     'the image was made by something newer; another program may know the feature',
 }

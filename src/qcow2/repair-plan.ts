@@ -5,7 +5,7 @@
 
 import { breathe } from '../base/breathe.ts'
 import { divideUp } from '../base/bytes.ts'
-import { ImageError, IoError } from '../base/errors.ts'
+import { ImageError } from '../base/errors.ts'
 import { hexWords } from './check-findings.ts'
 import { type ClusterCounts, PAGE_CLUSTERS } from './cluster-counts.ts'
 import { type CountsPlace, placeCounts } from './count-writer.ts'
@@ -118,7 +118,6 @@ class Planner {
     const place = l1Moves ? this.#moveStructure(header.l1TableOffset, l1) : undefined
     const snapshotsOffset = await this.#snapshots(l1Tables)
     const countsPlace = placeCounts(this.#next, this.#parts.geometry)
-    this.#checkRoom(countsPlace)
     return {
       counts: this.#counts,
       countsPlace,
@@ -264,30 +263,27 @@ class Planner {
     this.#flagCount++
     if (this.#lines.length < LINE_LIMIT) this.#lines.push(line)
   }
+}
 
-  /** Refuses where what is written would lie where entries of the image point to. */
-  #checkRoom({ start, tableClusters, blockCount }: CountsPlace): void {
-    const { geometry, host } = this.#parts
-    const { clusterSize } = geometry
-    const end = (start + tableClusters + blockCount) * clusterSize
-    const { list, total } = this.#survey.findings
-    const outside = list.filter(({ code }) => code === 'REFERENCE_PAST_END')
-    const nearest = outside.reduce((least, { offset = 0 }) => Math.min(least, offset), Infinity)
-    if (nearest < end || (outside.length > 0 && total > list.length)) {
-      throw new ImageError(
-        'REFERENCES_PAST_END',
-        `entries name places behind the end of the file (the first at 0x${nearest.toString(16)}), where the repair would write`,
-        { context: { offset: nearest, fileSize: host.size, needed: end } },
-      )
-    }
-    if (!host.device.can.resize && end > host.size) {
-      throw new IoError(
-        'NO_SPACE',
-        `repair needs ${end} bytes, and the device has ${host.size} and cannot grow`,
-        { context: { fileSize: host.size, needed: end } },
-      )
-    }
-  }
+/** Refuses where what the plan writes would lie where entries of the image point to. */
+export function checkRoom(parts: ImageParts, survey: RepairSurvey, plan: RepairPlan): void {
+  const { geometry, host } = parts
+  const { start, tableClusters, blockCount } = plan.countsPlace
+  const end = (start + tableClusters + blockCount) * geometry.clusterSize
+  const { list, total } = survey.findings
+  const outside = list.filter(
+    (finding) => finding.code === 'REFERENCE_PAST_END' && !survey.outdated.has(finding),
+  )
+  const nearest = outside.reduce(
+    (least, { offset = 0 }) => Math.min(least, offset),
+    Number.POSITIVE_INFINITY,
+  )
+  if (nearest >= end && (outside.length === 0 || total === list.length)) return
+  throw new ImageError(
+    'REFERENCES_PAST_END',
+    `entries name places behind the end of the file (the first at 0x${nearest.toString(16)}), where the repair would write`,
+    { context: { offset: nearest, fileSize: host.size, needed: end } },
+  )
 }
 
 /** The counts that the image should have, without its old refcount structures and before anything is moved. */
@@ -311,19 +307,15 @@ function wantedCounts(survey: RepairSurvey, limits: RepairLimits): ClusterCounts
 }
 
 /** Takes references away; with counts that did not fit nobody knows how many are left, so they stay. */
-function lower(
-  counts: ClusterCounts,
-  survey: RepairSurvey,
-  cluster: number,
-  times: number,
-): void {
+function lower(counts: ClusterCounts, survey: RepairSurvey, cluster: number, times: number): void {
   if (!survey.overflowed) counts.set(cluster, Math.max(0, counts.get(cluster) - times))
 }
 
 /** The first cluster behind everything that is there. */
 function firstFree({ host, geometry }: ImageParts, { counts, stored }: RepairSurvey): number {
   const used = Math.max(counts.highest(), stored.highest()) + 1
-  if (!host.device.can.resize) return used
+  const { can } = host.device
+  if (can.write && !can.resize) return used
   return Math.max(used, divideUp(host.size, geometry.clusterSize))
 }
 

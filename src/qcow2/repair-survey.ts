@@ -33,6 +33,8 @@ export interface RepairSurvey {
   readonly findings: Findings
   /** How much of it is wrong with the tables, and stays so. The rest goes with the old refcount structures. */
   readonly tableCorruptions: number
+  /** The findings about those. */
+  readonly outdated: ReadonlySet<Finding>
   /** Refcounts that differ. */
   readonly compared: Findings
   /** The refcount structures cannot be mended in place. */
@@ -61,8 +63,7 @@ export async function surveyImage(
     snapshotTableLength: reading.length,
     signal: work.signal,
   })
-  const { counter, findings } = visitor
-  const { tableCorruptions = findings.corruptions } = visitor
+  const { counter, findings, tableCorruptions } = visitor
   const { counts, overflowed } = counter.tables
   const compared = new Findings(LINE_LIMIT)
   const stored = counts.copy()
@@ -79,14 +80,21 @@ export async function surveyImage(
     dropped: visitor.dropped,
     findings,
     tableCorruptions,
+    outdated: visitor.outdated,
     compared,
     needsRebuild:
-      findings.corruptions > tableCorruptions ||
+      breaksStructures(findings.corruptions - tableCorruptions, visitor.outdated) ||
       compared.checkErrors > 0 ||
       hasUncounted(counts, stored),
     overflowed,
     repairs: visitor.repairs,
   }
+}
+
+/** Whether the refcount structures are wrong in more than a block that lies nowhere and so counts nothing. */
+function breaksStructures(corruptions: number, outdated: ReadonlySet<Finding>): boolean {
+  const isHarmless = ({ code }: Finding) => code === 'REFCOUNT_BLOCK_OUTSIDE'
+  return corruptions > [...outdated].filter(isHarmless).length
 }
 
 /** Whether a cluster is in use whose refcount is zero: then QEMU's allocator cannot be trusted to mend it. */
@@ -105,8 +113,8 @@ function hasUncounted(counts: ClusterCounts, stored: ClusterCounts): boolean {
 /** Counts as a check does, with the entries that are dropped left out, and notes where things lie. */
 class SurveyVisitor {
   readonly findings = new Findings(LINE_LIMIT)
-  /** Corruptions found before the refcount structures were come to; undefined until then. */
-  tableCorruptions: number | undefined
+  /** Findings about the old refcount structures. */
+  readonly outdated = new Set<Finding>()
   readonly counter: ReferenceCounter
   readonly refcountStructures = new Map<number, number>()
   readonly mentions = new Map<number, number>()
@@ -114,6 +122,7 @@ class SurveyVisitor {
   readonly repairs: string[] = []
   readonly #parts: ImageParts
   readonly #isFixing: boolean
+  #structureCorruptions = 0
 
   constructor(parts: ImageParts, isFixing: boolean) {
     this.#parts = parts
@@ -124,11 +133,21 @@ class SurveyVisitor {
   }
 
   structure(...claim: Parameters<ReferenceCounter['structure']>): void {
+    const { corruptions, list } = this.findings
+    const from = list.length
     this.counter.structure(...claim)
+    if (claim[0] !== 'refcount-table') return
+    this.#structureCorruptions += this.findings.corruptions - corruptions
+    for (const finding of list.slice(from)) this.outdated.add(finding)
   }
 
   snapshot(place: L1Place, index: number): void {
     this.counter.snapshot(place, index)
+  }
+
+  /** Corruptions that are none of the old refcount structures'. */
+  get tableCorruptions(): number {
+    return this.findings.corruptions - this.#structureCorruptions
   }
 
   l1Entry(hi: number, lo: number, index: number): void {
@@ -155,8 +174,11 @@ class SurveyVisitor {
   }
 
   refcountEntry(hi: number, lo: number, index: number): void {
-    this.tableCorruptions ??= this.findings.corruptions
+    const { corruptions, list } = this.findings
+    const from = list.length
     this.counter.refcountEntry(hi, lo, index)
+    this.#structureCorruptions += this.findings.corruptions - corruptions
+    for (const finding of list.slice(from)) this.outdated.add(finding)
   }
 
   #mention(offset: number): void {
@@ -192,5 +214,7 @@ const LOST: ReadonlySet<string> = new Set([
 
 /** The first reference that cannot be followed, if there is one. */
 export function lostReference(survey: RepairSurvey): Finding | undefined {
-  return survey.findings.list.find((finding) => LOST.has(finding.code))
+  return survey.findings.list.find(
+    (finding) => LOST.has(finding.code) && !survey.outdated.has(finding),
+  )
 }

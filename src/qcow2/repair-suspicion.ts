@@ -50,7 +50,7 @@ export async function suspectLeaks(
       message: `${amount} may belong to an L1 entry that is zero`,
     }
   }
-  const table = await findTable(parts, leaked, signal)
+  const table = await findTable(parts, survey, leaked, signal)
   if (table === undefined) return undefined
   const offset = (table * parts.geometry.clusterSize).toString(16)
   return {
@@ -82,33 +82,35 @@ function hasGap({ l1Table }: ImageParts): boolean {
   return false
 }
 
-/** The first leaked cluster that is a table of leaked clusters by its looks. */
+/** The first leaked cluster that by its looks is a table of clusters which lost a reference. */
 async function findTable(
   parts: ImageParts,
+  { counts, stored }: RepairSurvey,
   leaked: readonly number[],
   signal: AbortSignal | undefined,
 ): Promise<number | undefined> {
   const { clusterSize } = parts.geometry
-  const known = new Set(leaked)
+  // A lost table of a snapshot names clusters that others refer to as well.
+  const hasLost = (cluster: number) => stored.get(cluster) > counts.get(cluster)
   const bytes = new Uint8Array(clusterSize)
   for (const cluster of leaked) {
     await parts.host.read(cluster * clusterSize, bytes)
-    if (looksLikeTable(parts, bytes, known)) return cluster
+    if (looksLikeTable(parts, bytes, hasLost)) return cluster
     await breathe(signal)
   }
   return undefined
 }
 
-/** Whether every entry is one that a table can have, and most of what it names is leaked too. */
+/** Whether every entry is one that a table can have, and most of what it names lost a reference. */
 function looksLikeTable(
   { geometry, fileLength }: ImageParts,
   bytes: Uint8Array,
-  leaked: ReadonlySet<number>,
+  hasLost: (cluster: number) => boolean,
 ): boolean {
   const { clusterSize, extendedL2, l2EntrySize } = geometry
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   let named = 0
-  let namedLeaked = 0
+  let namedLost = 0
   for (let at = 0; at < view.byteLength; at += l2EntrySize) {
     const hi = view.getUint32(at)
     const lo = view.getUint32(at + 4)
@@ -121,7 +123,7 @@ function looksLikeTable(
     if (offset === 0) continue
     if (offset >= fileLength) return false
     named++
-    if (leaked.has(Math.floor(offset / clusterSize))) namedLeaked++
+    if (hasLost(Math.floor(offset / clusterSize))) namedLost++
   }
-  return namedLeaked > 0 && namedLeaked * 2 >= named
+  return namedLost > 0 && namedLost * 2 >= named
 }

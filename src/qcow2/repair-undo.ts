@@ -6,7 +6,7 @@
 import { createHash } from 'node:crypto'
 import { breathe } from '../base/breathe.ts'
 import { bytesEqual } from '../base/bytes.ts'
-import { ImageError, UsageError } from '../base/errors.ts'
+import { ImageError } from '../base/errors.ts'
 import type { BlockDevice } from '../block/index.ts'
 import { SECTOR_SIZE } from './layout/constants.ts'
 import { HostFile } from './metadata/host-file.ts'
@@ -28,11 +28,7 @@ export interface RepairUndo {
 const STEP = 1024 * 1024
 
 /** The SHA-256 of a range of the file, in hex. */
-export async function digestRange(
-  host: HostFile,
-  offset: number,
-  length: number,
-): Promise<string> {
+export async function digestRange(host: HostFile, offset: number, length: number): Promise<string> {
   const hash = createHash('sha256')
   const buffer = new Uint8Array(Math.min(STEP, length))
   for (let done = 0; done < length; ) {
@@ -46,7 +42,7 @@ export async function digestRange(
 }
 
 /**
- * Takes the repair back that `undo` (as it was stored) tells of: the image is as it was before, byte for byte. Throws a UsageError,
+ * Takes the repair back that `undo` (as it was stored) tells of: the image is as it was before, byte for byte. Throws an ImageError,
  * code `UNDO_INVALID`, where it is no such thing; an ImageError, code `UNDO_TOO_LATE`, where the image was changed since.
  */
 export async function undoRepair(file: BlockDevice, undo: unknown): Promise<void> {
@@ -89,5 +85,5 @@ function parseUndo(undo: unknown): RepairUndo {
     isNumber(written?.length) &&
     typeof written?.digest === 'string'
   if (isUndo) return record as RepairUndo
-  throw new UsageError('UNDO_INVALID', 'undo file is not one of a repair')
+  throw new ImageError('UNDO_INVALID', 'undo file is not one of a repair')
 }

@@ -4,6 +4,7 @@
  * repair can be taken back. What is repaired and how it is told is as `qemu-img check -r` has it, but for leaks that look like data.
  */
 
+import { IoError } from '../base/errors.ts'
 import type { LongWork } from '../base/progress.ts'
 import type { BlockDevice } from '../block/index.ts'
 import { type CheckOptions, type CheckReport, checkImage, checkParts } from './check.ts'
@@ -18,7 +19,13 @@ import {
 } from './layout/constants.ts'
 import { type HeaderChange, prepareHeader, switchHeader } from './metadata/header-switch.ts'
 import type { HostFile } from './metadata/host-file.ts'
-import { planRepair, type RepairLimits, type RepairPlan, repairedTable } from './repair-plan.ts'
+import {
+  checkRoom,
+  planRepair,
+  type RepairLimits,
+  type RepairPlan,
+  repairedTable,
+} from './repair-plan.ts'
 import { type RepairSurvey, surveyImage } from './repair-survey.ts'
 import { type Suspicion, suspectLeaks } from './repair-suspicion.ts'
 import { digestRange, type RepairUndo } from './repair-undo.ts'
@@ -56,7 +63,10 @@ export interface RepairReport {
 }
 
 /** Repairs the image in `file`, which must be open for writing unless `dryRun` is set. */
-export async function repairImage(file: BlockDevice, options: RepairOptions): Promise<RepairReport> {
+export async function repairImage(
+  file: BlockDevice,
+  options: RepairOptions,
+): Promise<RepairReport> {
   const parts = await partsFor(file, options)
   const work = { signal: options.signal, onProgress: options.onProgress }
   const limit = options.findingLimit === undefined ? {} : { findingLimit: options.findingLimit }
@@ -76,6 +86,7 @@ export async function repairImage(file: BlockDevice, options: RepairOptions): Pr
   const found = { ...outcome, before, ...(suspicion === undefined ? {} : { suspicion }) }
   const isRewriting = outcome.leaksFixed + outcome.corruptionsFixed > 0 || survey.needsRebuild
   if (!isRewriting && change === undefined) return { ...found, after: before, changed: false }
+  if (isRewriting) checkRoom(parts, survey, plan)
   if (options.dryRun) return { ...found, after: before, changed: true }
   const writer = new RepairWriter(parts, plan, limits)
   await writer.run(isRewriting, change ?? {}, options)
@@ -193,6 +204,7 @@ class RepairWriter {
   async #write({ signal }: RepairOptions): Promise<HeaderChange> {
     const { host, geometry } = this.#parts
     const { counts, countsPlace, structures, l2Tables, l1TableOffset, snapshotsOffset } = this.#plan
+    await this.#makeRoom()
     for (const table of l2Tables) {
       const bytes = await repairedTable(this.#parts, counts, table, this.#limits)
       await host.write(table.to, bytes, 'data')
@@ -210,6 +222,20 @@ class RepairWriter {
       ...(l1TableOffset === undefined ? {} : { l1TableOffset }),
       ...(snapshotsOffset === undefined ? {} : { snapshotsOffset }),
     }
+  }
+
+  /** Lets the file reach to the end of what will be written. */
+  async #makeRoom(): Promise<void> {
+    const { host, geometry } = this.#parts
+    const { start, tableClusters, blockCount } = this.#plan.countsPlace
+    const end = (start + tableClusters + blockCount) * geometry.clusterSize
+    if (end <= host.size) return
+    if (host.device.can.resize) return host.resize(end)
+    throw new IoError(
+      'NO_SPACE',
+      `repair needs ${end} bytes, and the device has ${host.size} and cannot grow`,
+      { context: { fileSize: host.size, needed: end } },
+    )
   }
 
   async #switch(change: HeaderChange, fileSize: number, options: RepairOptions): Promise<void> {

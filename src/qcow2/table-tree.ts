@@ -120,8 +120,9 @@ function runEnd(view: DataView, at: number, entrySize: number, clusterSize: numb
   let lo = view.getInt32(at + 4)
   let next = at + entrySize
   if ((hi & HI_COMPRESSED) !== 0) return next
-  if (hi === 0 && lo === 0) {
-    while (next < end && view.getInt32(next) === 0 && view.getInt32(next + 4) === 0) {
+  // An entry without a cluster, be it a zero cluster, is followed by its like only: cluster 1 is not next to none.
+  if (entryOffset(hi, lo) === 0) {
+    while (next < end && view.getInt32(next) === hi && view.getInt32(next + 4) === lo) {
       next += entrySize
     }
     return next

@@ -28,7 +28,10 @@ export interface Request {
 export type Step =
   | { readonly request: Request }
   | { readonly verb: (typeof VERBS)[number]; readonly pick: number }
-  | { readonly batch: readonly (Request | { readonly kind: 'snapshot' })[]; readonly near: boolean }
+  | { readonly batch: readonly BatchItem[]; readonly near: boolean }
+
+/** What a batch is made of: requests, and verbs that leave the size of the disk as it is. */
+type BatchItem = Request | { readonly kind: 'snapshot' | 'apply' | 'delete' }
 
 const requestArbitrary: fc.Arbitrary<Request> = fc.record({
   kind: fc.constantFrom('write', 'write', 'write', ...REQUESTS),
@@ -40,7 +43,10 @@ const requestArbitrary: fc.Arbitrary<Request> = fc.record({
 
 const batchRequest = fc.oneof(
   { arbitrary: requestArbitrary, weight: 9 },
-  { arbitrary: fc.constant({ kind: 'snapshot' as const }), weight: 1 },
+  {
+    arbitrary: fc.record({ kind: fc.constantFrom('snapshot', 'apply', 'delete' as const) }),
+    weight: 2,
+  },
 )
 
 /** Sequences of 20 to 60 steps. */
@@ -67,9 +73,9 @@ interface Range {
   readonly length: number
 }
 
-/** One of the requests of a batch, or the name of the snapshot that it takes; `done` says whether it worked. */
+/** One of the requests of a batch, or a verb with the name of its snapshot; `done` says whether it worked. */
 type Op =
-  | { readonly name: string; done: boolean }
+  | { readonly verb: 'snapshot' | 'apply' | 'delete'; readonly name: string; done: boolean }
   | { readonly request: Request; readonly range: Range; done: boolean }
 
 /** What of a shape decides where requests land. */
@@ -277,24 +283,21 @@ export class Walk {
     this.#activeVm = undefined
   }
 
-  async #batch(
-    batch: readonly (Request | { readonly kind: 'snapshot' })[],
-    near: boolean,
-  ): Promise<void> {
+  async #batch(batch: readonly BatchItem[], near: boolean): Promise<void> {
     const before = this.model
-    const canSnapshot = this.shape.data === 'inside'
-    const ops: Op[] = batch
-      .filter((request) => request.kind !== 'snapshot' || canSnapshot)
-      .map((request) =>
-        request.kind === 'snapshot'
-          ? { name: `s${this.#snapshotCount++}`, done: true }
-          : { request, range: rangeOf(request, before.size, this.shape, near), done: true },
-      )
+    const ops = this.#opsOf(batch, near)
     const results = await Promise.all(
       ops.map(async (op) => {
         if ('request' in op) return perform(this.#image, op.request, op.range)
-        op.done = await this.#mayOverflow(() => this.#image.createSnapshot({ name: op.name }))
-        if (op.done) this.#activeVm = undefined
+        const { verb, name } = op
+        const snapshot = this.#image.snapshots.find((one) => one.name === name)
+        op.done = await this.#mayOverflow(async () => {
+          if (verb === 'snapshot') await this.#image.createSnapshot({ name })
+          else if (verb === 'apply') await this.#image.applySnapshot(snapshot!)
+          else await this.#image.deleteSnapshot(snapshot!)
+        })
+        if (op.done && verb !== 'delete') this.#activeVm = undefined
+        if (verb === 'delete') this.#vmStates.delete(name)
         return undefined
       }),
     )
@@ -307,13 +310,35 @@ export class Walk {
       const model = before.clone()
       for (const op of order) {
         if ('request' in op) imagine(model, op.request, op.range)
-        else model.createSnapshot(op.name)
+        else if (op.verb === 'snapshot') model.createSnapshot(op.name)
+        else if (op.verb === 'apply') model.applySnapshot(op.name)
+        else model.deleteSnapshot(op.name)
       }
       if (!this.#isContent(model, now)) continue
       this.model = model
       return
     }
     expect.fail('requests at the same time left what no order of them gives')
+  }
+
+  /** What the items of a batch are on the disk as it is; verbs that find no snapshot fall away. */
+  #opsOf(batch: readonly BatchItem[], near: boolean): Op[] {
+    const { size } = this.model
+    // Each is used once, so that whatever comes first, the others still find theirs.
+    const free = this.model.snapshots.filter((one) => one.size === size).map(({ name }) => name)
+    const ops: Op[] = []
+    for (const item of batch) {
+      if ('at' in item) {
+        const range = rangeOf(item, size, this.shape, near)
+        ops.push({ request: item, range, done: true })
+      } else if (item.kind !== 'snapshot') {
+        const name = free.pop()
+        if (name !== undefined) ops.push({ verb: item.kind, name, done: true })
+      } else if (this.shape.data === 'inside') {
+        ops.push({ verb: 'snapshot', name: `s${this.#snapshotCount++}`, done: true })
+      }
+    }
+    return ops
   }
 
   /** Reads in a batch see, byte by byte, what was there or what one of the others put there. */
@@ -328,9 +353,9 @@ export class Walk {
       const { offset, length } = op.range
       const allowed = [before.read(offset, length)]
       for (const other of ops) {
-        if (!('request' in other)) continue
         const alone = before.clone()
-        imagine(alone, other.request, other.range)
+        if ('request' in other) imagine(alone, other.request, other.range)
+        else if (other.verb === 'apply') alone.applySnapshot(other.name)
         allowed.push(alone.read(offset, length))
       }
       if (allowed.some((one) => bytesEqual(one, bytes))) continue
@@ -354,6 +379,7 @@ export class Walk {
 
   #isContent(model: ModelDisk, content: ReadonlyMap<string, readonly Uint8Array[]>): boolean {
     const names = ['', ...model.snapshots.map(({ name }) => name)]
+    if (content.size !== names.length) return false
     return names.every((name) => {
       const found = content.get(name)
       return found !== undefined && differs(model, name, found, this.shape) === undefined

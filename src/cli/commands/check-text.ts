@@ -1,6 +1,6 @@
 /** The result of a check laid out as qemu-img does: lines for people, and the object that is printed as JSON. */
 
-import type { CheckReport } from '../../qcow2/index.ts'
+import type { CheckReport, RepairReport } from '../../qcow2/index.ts'
 
 /** The lines for people, without line feeds. */
 export function checkLines(report: CheckReport): string[] {
@@ -46,15 +46,38 @@ function twoDecimals(part: number, whole: number): string {
   return ((below % 2 === 0 ? below : below + 1) / 100).toFixed(2)
 }
 
+/** The lines about what was repaired, or would be, that stand before those of the second check. */
+export function repairLines(
+  { leaksFixed, corruptionsFixed }: RepairReport,
+  isDryRun: boolean,
+): string[] {
+  if (leaksFixed + corruptionsFixed === 0) return []
+  return [
+    `The following inconsistencies ${isDryRun ? 'would be repaired' : 'were found and repaired'}:`,
+    '',
+    `    ${leaksFixed} leaked clusters`,
+    `    ${corruptionsFixed} corruptions`,
+    '',
+    isDryRun ? 'The image as it is:' : 'Double checking the fixed image now...',
+  ]
+}
+
 /** The object of `--output=json`, for `prettyJson`; zero counts are left out, as qemu-img does. */
-export function checkObject(report: CheckReport, filename: string, format: string): object {
+export function checkObject(
+  report: CheckReport,
+  filename: string,
+  format: string,
+  repair?: RepairReport,
+): object {
   const counted = (count: number): number | undefined => (count === 0 ? undefined : count)
   return {
     'image-end-offset': counted(report.imageEndOffset),
     'compressed-clusters': counted(report.compressedClusters),
     'total-clusters': counted(report.totalClusters),
     corruptions: counted(report.corruptions),
+    'corruptions-fixed': counted(repair?.corruptionsFixed ?? 0),
     'check-errors': report.checkErrors,
+    'leaks-fixed': counted(repair?.leaksFixed ?? 0),
     leaks: counted(report.leaks),
     'allocated-clusters': counted(report.allocatedClusters),
     filename,
