@@ -35,7 +35,8 @@ export function surroundings(
     node: process.version,
     cowpoint: firstLine(tools.ours('--version').stdout),
     qemuImg: firstLine(tools.qemuImg('--version').stdout),
-    ...options,
+    pairCount: options.pairCount,
+    isSmoke: options.isSmoke,
   }
 }
 

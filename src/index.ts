@@ -87,12 +87,18 @@ export {
   type OpenOptions,
   type Qcow2Description,
   Qcow2Image,
+  type RepairOptions,
+  type RepairReport,
+  type RepairUndo,
   type ResizeOptions,
   readHeader,
+  repairImage,
   type SnapshotOptions,
   type SnapshotRecord,
   SnapshotView,
+  type Suspicion,
   type Usage,
+  undoRepair,
 } from './qcow2/index.ts'
 export {
   FileDevice,

@@ -25,6 +25,8 @@ export interface RepairLimits {
   readonly leaks: boolean
   /** Copied flags; they follow the counts. */
   readonly flags: boolean
+  /** Clusters past the end of the file have no refcount any more. */
+  readonly dropsOutside: boolean
 }
 
 /** A table that is written anew: its bytes are made when it is written. */
@@ -44,6 +46,8 @@ export interface MovedBytes {
 export interface RepairPlan {
   /** Counts of all clusters but those of the new refcount structures. */
   readonly counts: ClusterCounts
+  /** Refcounts of clusters past the end of the file, as long as the old refcount structures stay. */
+  readonly outside: ReadonlyMap<number, number>
   readonly countsPlace: CountsPlace
   readonly l2Tables: readonly MovedTable[]
   readonly structures: readonly MovedBytes[]
@@ -56,6 +60,8 @@ export interface RepairPlan {
 }
 
 const LINE_LIMIT = 100_000
+/** No file that is checked has more clusters. */
+const CLUSTER_LIMIT = 2 ** 31
 
 /** Plans the repair of the surveyed image within `limits`. */
 export async function planRepair(
@@ -68,18 +74,23 @@ export async function planRepair(
   return planner.plan()
 }
 
+/** The count of a cluster as the copied flags are judged by; those past the end of the file have the ones in `outside`. */
+function countIn(plan: Pick<RepairPlan, 'counts' | 'outside'>, cluster: number): number {
+  return plan.outside.get(cluster) ?? (cluster < CLUSTER_LIMIT ? plan.counts.get(cluster) : 0)
+}
+
 /** The bytes of an L2 table as the repair wants them. */
 export async function repairedTable(
   parts: ImageParts,
-  counts: ClusterCounts,
-  table: Pick<MovedTable, 'from' | 'isActive'>,
+  plan: RepairPlan,
+  table: MovedTable,
   limits: RepairLimits,
 ): Promise<Uint8Array> {
   const bytes = new Uint8Array(parts.geometry.clusterSize)
   await parts.host.read(table.from, bytes)
   const view = new DataView(bytes.buffer)
   if (limits.errors) dropUnalignedZeroes(view, parts)
-  if (limits.flags && table.isActive) settleFlags(view, parts, (cluster) => counts.get(cluster))
+  if (limits.flags && table.isActive) settleFlags(view, parts, (cluster) => countIn(plan, cluster))
   return bytes
 }
 
@@ -89,6 +100,7 @@ class Planner {
   readonly #limits: RepairLimits
   readonly #signal: AbortSignal | undefined
   readonly #counts: ClusterCounts
+  readonly #outside: ReadonlyMap<number, number>
   readonly #moved = new Map<number, MovedTable>()
   readonly #structures: MovedBytes[] = []
   readonly #lines: string[] = []
@@ -106,6 +118,7 @@ class Planner {
     this.#limits = limits
     this.#signal = signal
     this.#counts = wantedCounts(survey, limits)
+    this.#outside = limits.dropsOutside ? new Map() : survey.outside
     this.#next = firstFree(parts, survey)
   }
 
@@ -120,6 +133,7 @@ class Planner {
     const countsPlace = placeCounts(this.#next, this.#parts.geometry)
     return {
       counts: this.#counts,
+      outside: this.#outside,
       countsPlace,
       l2Tables: [...this.#moved.values()],
       structures: this.#structures,
@@ -142,7 +156,7 @@ class Planner {
       const lo = view.getUint32(at + 4)
       const offset = entryOffset(hi, lo)
       if (offset === 0) continue
-      const count = this.#counts.get(Math.floor(offset / clusterSize))
+      const count = this.#countOf(Math.floor(offset / clusterSize))
       if (this.#limits.flags && (count === 1) !== ((hi & HI_COPIED) !== 0)) {
         const text = `l1_index=${at / 8} l1_entry=${hexWords(hi, lo)} refcount=${count}`
         this.#flag(`Repairing OFLAG_COPIED L2 cluster: ${text}`)
@@ -159,11 +173,15 @@ class Planner {
     }
   }
 
+  #countOf(cluster: number): number {
+    return countIn({ counts: this.#counts, outside: this.#outside }, cluster)
+  }
+
   #settle(table: DataView): number {
     return settleFlags(
       table,
       this.#parts,
-      (cluster) => this.#counts.get(cluster),
+      (cluster) => this.#countOf(cluster),
       (hi, lo, count) =>
         this.#flag(
           `Repairing OFLAG_COPIED data cluster: l2_entry=${hexWords(hi, lo)} refcount=${count}`,
@@ -302,7 +320,12 @@ function wantedCounts(survey: RepairSurvey, limits: RepairLimits): ClusterCounts
       if (!mayChange) page[at] = Math.min(refcount, wanted.maximum)
     }
   }
-  for (const [cluster, times] of survey.refcountStructures) lower(wanted, survey, cluster, times)
+  for (const [cluster, times] of survey.refcountStructures) {
+    lower(wanted, survey, cluster, times)
+    if (limits.errors || stored.get(cluster) >= counts.get(cluster)) continue
+    // Too low, but not by what the old structures are gone from here.
+    wanted.set(cluster, Math.min(stored.get(cluster), counts.get(cluster) - times))
+  }
   return wanted
 }
 

@@ -23,6 +23,8 @@ export interface RepairSurvey {
   readonly counts: ClusterCounts
   /** Refcounts by cluster as they are stored; those that cannot be read as the references say. */
   readonly stored: ClusterCounts
+  /** Stored refcounts of clusters past the end of the file that something refers to. */
+  readonly outside: ReadonlyMap<number, number>
   /** Clusters of the old refcount table and its blocks, with how often they refer to them. */
   readonly refcountStructures: ReadonlyMap<number, number>
   /** How often the L2 table at an offset is named. */
@@ -75,6 +77,7 @@ export async function surveyImage(
     incompleteSnapshots: incomplete.corruptions,
     counts,
     stored,
+    outside: await readOutside(parts, findings, refcounts),
     refcountStructures: visitor.refcountStructures,
     mentions: visitor.mentions,
     dropped: visitor.dropped,
@@ -89,6 +92,21 @@ export async function surveyImage(
     overflowed,
     repairs: visitor.repairs,
   }
+}
+
+/** The refcounts behind the end of the file, as far as references lead there. */
+async function readOutside(
+  { geometry, fileLength }: ImageParts,
+  findings: Findings,
+  refcounts: StoredRefcounts,
+): Promise<ReadonlyMap<number, number>> {
+  const outside = new Map<number, number>()
+  for (const { code, offset = 0 } of findings.list) {
+    if (code !== 'REFERENCE_PAST_END' || offset < fileLength) continue
+    const cluster = Math.floor(offset / geometry.clusterSize)
+    outside.set(cluster, (await refcounts.read(cluster)) ?? 0)
+  }
+  return outside
 }
 
 /** Whether the refcount structures are wrong in more than a block that lies nowhere and so counts nothing. */

@@ -80,18 +80,32 @@ export async function repairImage(
   }
   const suspicion = options.force ? undefined : await suspectLeaks(parts, survey, options.signal)
   const limits = limitsOf(survey, isFixing, suspicion)
-  const plan = await planRepair(parts, survey, limits, options.signal)
-  const outcome = outcomeOf(survey, plan, limits)
+  const { plan, outcome } = await decide(parts, survey, limits, options.signal)
   const change = headerChange(parts, outcome, options)
   const found = { ...outcome, before, ...(suspicion === undefined ? {} : { suspicion }) }
-  const isRewriting = outcome.leaksFixed + outcome.corruptionsFixed > 0 || survey.needsRebuild
+  const { isRewriting } = outcome
   if (!isRewriting && change === undefined) return { ...found, after: before, changed: false }
   if (isRewriting) checkRoom(parts, survey, plan)
   if (options.dryRun) return { ...found, after: before, changed: true }
-  const writer = new RepairWriter(parts, plan, limits)
+  const writer = new RepairWriter(parts, plan, { ...limits, dropsOutside: isRewriting })
   await writer.run(isRewriting, change ?? {}, options)
   const after = await checkImage(file, { ...work, ...limit })
   return { ...found, after, changed: true }
+}
+
+/** Plans once, and once more where the new refcounts leave out what lies past the end of the file. */
+async function decide(
+  parts: ImageParts,
+  survey: RepairSurvey,
+  limits: RepairLimits,
+  signal: AbortSignal | undefined,
+): Promise<{ plan: RepairPlan; outcome: Outcome }> {
+  const plan = await planRepair(parts, survey, limits, signal)
+  const outcome = outcomeOf(survey, plan, limits)
+  if (!outcome.isRewriting || survey.outside.size === 0) return { plan, outcome }
+  const further = { ...limits, dropsOutside: true }
+  const replanned = await planRepair(parts, survey, further, signal)
+  return { plan: replanned, outcome: outcomeOf(survey, replanned, further) }
 }
 
 function unchanged(before: CheckReport, lines: readonly string[] = []): RepairReport {
@@ -116,13 +130,15 @@ function limitsOf(
   const { tableCorruptions, incompleteSnapshots, compared } = survey
   const isSound = tableCorruptions + incompleteSnapshots + compared.corruptions === 0
   const leaks = suspicion === undefined
-  return { errors: isFixing, leaks, flags: isFixing || (isSound && leaks) }
+  const flags = isFixing || (isSound && leaks)
+  return { errors: isFixing, leaks, flags, dropsOutside: false }
 }
 
 interface Outcome {
   readonly leaksFixed: number
   readonly corruptionsFixed: number
   readonly corruptionsLeft: number
+  readonly isRewriting: boolean
   readonly lines: readonly string[]
 }
 
@@ -146,10 +162,13 @@ function outcomeOf(survey: RepairSurvey, plan: RepairPlan, limits: RepairLimits)
       if (isFixed) lines.push(message.replace(/^(Leaked|ERROR)/, 'Repairing'))
     }
   }
+  const leaksFixed = limits.leaks ? compared.leaks : 0
+  const corruptionsFixed = counted + plan.flagCount
   return {
-    leaksFixed: limits.leaks ? compared.leaks : 0,
-    corruptionsFixed: counted + plan.flagCount,
+    leaksFixed,
+    corruptionsFixed,
     corruptionsLeft: total - counted,
+    isRewriting: leaksFixed + corruptionsFixed > 0 || (limits.errors && survey.needsRebuild),
     lines: [...lines, ...plan.lines],
   }
 }
@@ -206,7 +225,7 @@ class RepairWriter {
     const { counts, countsPlace, structures, l2Tables, l1TableOffset, snapshotsOffset } = this.#plan
     await this.#makeRoom()
     for (const table of l2Tables) {
-      const bytes = await repairedTable(this.#parts, counts, table, this.#limits)
+      const bytes = await repairedTable(this.#parts, this.#plan, table, this.#limits)
       await host.write(table.to, bytes, 'data')
       signal?.throwIfAborted()
     }

@@ -1,4 +1,4 @@
-/** `check` where it differs from qemu-img: repair is refused, and damage that hides an image does not. */
+/** `check` where it differs from qemu-img: damage that hides an image does not. Repairs are in check-repair.test.ts. */
 
 import { describe, expect, test } from 'vitest'
 import { pokeFile } from '../support/poke.ts'
@@ -13,12 +13,6 @@ async function image(): Promise<string> {
 }
 
 describe('check', () => {
-  test.each(['leaks', 'all'])('-r %s is refused before anything is opened', async (what) => {
-    const { status, stderr } = await runCli(['check', '-r', what, 'nothing-here.qcow2'])
-    expect(status).toBe(1)
-    expect(stderr).toContain('[REPAIR_NOT_SUPPORTED]')
-  })
-
   test('an image whose active table lies nowhere is checked, not refused', async () => {
     const cwd = await image()
     pokeFile(`${cwd}/a.qcow2`, [{ header: 'l1_table_offset', value: 0x4000_0000 }])

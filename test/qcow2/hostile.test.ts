@@ -3,6 +3,7 @@
  * ends, with a result or with a typed error, and asks for no more memory than the file is worth.
  */
 
+import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { CowpointError } from '../../src/base/errors.ts'
@@ -15,7 +16,9 @@ import {
 } from '../../src/qcow2/index.ts'
 import { MemoryDevice } from '../../src/storage/index.ts'
 import { type BuiltImage, buildImage, filled } from '../support/image-builder.ts'
+import { unpackImage } from '../support/image-matrix.ts'
 import { ImageBytes, type Patch, patched } from '../support/poke.ts'
+import { tempFolder } from '../support/temp.ts'
 import { measureAllocations } from './hostile-limits.ts'
 
 const FACTOR = Number(process.env.COWPOINT_RUNS ?? '1')
@@ -196,6 +199,30 @@ describe('an image with flipped bytes', () => {
           await survives(broken)
         }),
         { numRuns: Math.ceil(120 * FACTOR), interruptAfterTimeLimit: 60_000 * FACTOR },
+      )
+    },
+    90_000 * FACTOR,
+  )
+
+  test.each([
+    'bitmaps-512-clusters',
+    'zlib-512',
+    'snapshots-vm-state',
+    'extended-l2-snapshots',
+    'unknown-extension',
+    'lazy-dirty',
+  ])(
+    'made by QEMU (%s) ends with a result or a typed error',
+    async (name) => {
+      const bytes = readFileSync(unpackImage(name, tempFolder()))
+      const places = metadataPlaces(bytes)
+      await fc.assert(
+        fc.asyncProperty(flips, async (list) => {
+          const broken = Uint8Array.from(bytes)
+          for (const { at, value } of list) broken[places[at % places.length]!] = value
+          await survives(broken)
+        }),
+        { numRuns: Math.ceil(25 * FACTOR), interruptAfterTimeLimit: 60_000 * FACTOR },
       )
     },
     90_000 * FACTOR,

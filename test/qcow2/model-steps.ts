@@ -1,19 +1,24 @@
 /**
- * Random steps on an image and on its model side by side. A step is small numbers only, so that fast-check can
- * make it smaller; where it lands depends on the disk as it then is. Batches run several requests at a time:
- * what comes out must be one of their orders.
+ * Random steps for an image and for its model. A step is small numbers only, so that fast-check can make it
+ * smaller; where it lands depends on the disk as it then is.
  */
 
 import fc from 'fast-check'
-import { expect } from 'vitest'
-import { bytesEqual, isZero } from '../../src/base/bytes.ts'
-import { CowpointError } from '../../src/base/errors.ts'
-import { checkImage, type Qcow2Image } from '../../src/qcow2/index.ts'
+import type { Qcow2Image } from '../../src/qcow2/index.ts'
 import type { ModelDisk } from '../support/model-disk.ts'
-import { type Shape, type Subject, stamped } from './model-geometry.ts'
+import { type Shape, stamped } from './model-geometry.ts'
 
 const REQUESTS = ['write', 'zero', 'unmap', 'discard', 'compressed', 'read', 'flush'] as const
-const VERBS = ['snapshot', 'vm-snapshot', 'apply', 'delete', 'grow', 'reopen', 'audit'] as const
+/** What a step can do besides requests. */
+export const VERBS = [
+  'snapshot',
+  'vm-snapshot',
+  'apply',
+  'delete',
+  'grow',
+  'reopen',
+  'audit',
+] as const
 
 /** One request. `at` and `length` are shares of what there is, in ten-thousandths. */
 export interface Request {
@@ -31,7 +36,7 @@ export type Step =
   | { readonly batch: readonly BatchItem[]; readonly near: boolean }
 
 /** What a batch is made of: requests, and verbs that leave the size of the disk as it is. */
-type BatchItem = Request | { readonly kind: 'snapshot' | 'apply' | 'delete' }
+export type BatchItem = Request | { readonly kind: 'snapshot' | 'apply' | 'delete' }
 
 const requestArbitrary: fc.Arbitrary<Request> = fc.record({
   kind: fc.constantFrom('write', 'write', 'write', ...REQUESTS),
@@ -68,18 +73,14 @@ export const stepsArbitrary: fc.Arbitrary<readonly Step[]> = fc.array(
   { minLength: 20, maxLength: 60, size: 'max' },
 )
 
-interface Range {
+/** A range of guest bytes. */
+export interface Range {
   readonly offset: number
   readonly length: number
 }
 
-/** One of the requests of a batch, or a verb with the name of its snapshot; `done` says whether it worked. */
-type Op =
-  | { readonly verb: 'snapshot' | 'apply' | 'delete'; readonly name: string; done: boolean }
-  | { readonly request: Request; readonly range: Range; done: boolean }
-
 /** What of a shape decides where requests land. */
-type ClusterShape = Pick<Shape, 'clusterSize' | 'extendedL2'>
+export type ClusterShape = Pick<Shape, 'clusterSize' | 'extendedL2'>
 
 /** The windows of a large disk in which something is done; a small one is a single window. */
 export function windowsOf(size: number, shape: ClusterShape): Range[] {
@@ -164,318 +165,5 @@ export function imagine(model: ModelDisk, request: Request, { offset, length }: 
     model.zero(offset, length)
   } else if (request.kind === 'discard') {
     model.discard(offset, length)
-  }
-}
-
-/** An image and its model on their way through the steps. */
-export class Walk {
-  readonly subject: Subject
-  readonly shape: Shape
-  model: ModelDisk
-  #image: Qcow2Image
-  #snapshotCount = 0
-  readonly #vmStates = new Map<string, Uint8Array>()
-  /** VM state behind the active disk, after a snapshot that has some was applied. */
-  #activeVm: Uint8Array | undefined
-
-  private constructor(subject: Subject, image: Qcow2Image) {
-    this.subject = subject
-    this.shape = subject.shape
-    this.model = subject.model
-    this.#image = image
-  }
-
-  /** Walks through all steps, compares and checks, closes, and does so once more with the image opened anew. */
-  static async run(subject: Subject, steps: readonly Step[]): Promise<Walk> {
-    const walk = new Walk(subject, await subject.open(true))
-    // Where each step moves megabytes, fewer of them will do.
-    const isHeavy = subject.shape.clusterSize > 1024 * 1024
-    for (const step of isHeavy ? steps.slice(0, 20) : steps) await walk.#step(step)
-    await walk.#compare()
-    await walk.#image.close()
-    await walk.#check()
-    walk.#image = await subject.open(false)
-    await walk.#compare()
-    await walk.#image.close()
-    return walk
-  }
-
-  async #step(step: Step): Promise<void> {
-    if ('verb' in step) return this.#verb(step.verb, step.pick)
-    if ('batch' in step) return this.#batch(step.batch, step.near)
-    const range = rangeOf(step.request, this.model.size, this.shape)
-    const expected = this.model.read(range.offset, range.length)
-    const bytes = await perform(this.#image, step.request, range)
-    if (bytes !== undefined) expectSame(bytes, expected, `read at ${range.offset}`)
-    imagine(this.model, step.request, range)
-  }
-
-  async #verb(verb: (typeof VERBS)[number], pick: number): Promise<void> {
-    const canSnapshot = this.shape.data === 'inside'
-    const { snapshots } = this.#image
-    const snapshot = snapshots[pick % Math.max(1, snapshots.length)]
-    if (verb === 'snapshot' && canSnapshot) await this.#createSnapshot()
-    else if (verb === 'vm-snapshot' && canSnapshot) await this.#vmSnapshot(pick)
-    else if (verb === 'apply' && snapshot !== undefined) {
-      if (!(await this.#mayOverflow(() => this.#image.applySnapshot(snapshot)))) return
-      this.model.applySnapshot(snapshot.name)
-      this.#activeVm = this.#vmStates.get(snapshot.name)
-    } else if (verb === 'delete' && snapshot !== undefined) {
-      await this.#image.deleteSnapshot(snapshot)
-      this.model.deleteSnapshot(snapshot.name)
-      this.#vmStates.delete(snapshot.name)
-    } else if (verb === 'grow') await this.#grow(pick)
-    else if (verb === 'reopen') {
-      await this.#image.close()
-      this.#image = await this.subject.open(true)
-    } else if (verb === 'audit') {
-      await this.#image.flush()
-      await this.#check()
-      await this.#compare()
-    }
-  }
-
-  /** Whether `verb` worked; with few refcount bits it may say that one reference more does not fit. */
-  async #mayOverflow(verb: () => Promise<unknown>): Promise<boolean> {
-    try {
-      await verb()
-      return true
-    } catch (error) {
-      const isFull = error instanceof CowpointError && error.code === 'REFCOUNT_OVERFLOW'
-      if (!isFull || this.shape.refcountBits > 4) throw error
-      return false
-    }
-  }
-
-  async #createSnapshot(vmState?: Uint8Array): Promise<void> {
-    const name = `s${this.#snapshotCount++}`
-    const vmStateSize = vmState?.length ?? 0
-    if (!(await this.#mayOverflow(() => this.#image.createSnapshot({ name, vmStateSize })))) {
-      // What was written stays behind the disk, and says nothing.
-      this.#activeVm = undefined
-      return
-    }
-    this.model.createSnapshot(name)
-    if (vmState !== undefined) this.#vmStates.set(name, vmState)
-    this.#activeVm = undefined
-  }
-
-  async #vmSnapshot(pick: number): Promise<void> {
-    const { clusterSize } = this.shape
-    const bytes = stamped(pick, Math.floor(((pick % 10) + 1) * 0.3 * clusterSize) + pick)
-    const cut = Math.floor(bytes.length / 3)
-    await this.#image.writeVmState(cut, bytes.subarray(cut))
-    await this.#image.writeVmState(0, bytes.subarray(0, cut))
-    this.#activeVm = bytes
-    // Some are written and never taken: they must vanish without a leak.
-    if (pick % 4 > 0) await this.#createSnapshot(bytes)
-  }
-
-  async #grow(pick: number): Promise<void> {
-    const { clusterSize, version } = this.shape
-    const size = this.model.size + 512 * Math.floor(1 + (pick / 100) ** 3 * 3 * (clusterSize / 512))
-    if (version === 2 && this.#image.snapshots.length > 0) {
-      await expect(this.#image.resize(size)).rejects.toMatchObject({ code: 'RESIZE_SNAPSHOTS' })
-      return
-    }
-    await this.#image.resize(size)
-    this.model.resize(size)
-    this.#activeVm = undefined
-  }
-
-  async #batch(batch: readonly BatchItem[], near: boolean): Promise<void> {
-    const before = this.model
-    const ops = this.#opsOf(batch, near)
-    const results = await Promise.all(
-      ops.map(async (op) => {
-        if ('request' in op) return perform(this.#image, op.request, op.range)
-        const { verb, name } = op
-        const snapshot = this.#image.snapshots.find((one) => one.name === name)
-        op.done = await this.#mayOverflow(async () => {
-          if (verb === 'snapshot') await this.#image.createSnapshot({ name })
-          else if (verb === 'apply') await this.#image.applySnapshot(snapshot!)
-          else await this.#image.deleteSnapshot(snapshot!)
-        })
-        if (op.done && verb !== 'delete') this.#activeVm = undefined
-        if (verb === 'delete') this.#vmStates.delete(name)
-        return undefined
-      }),
-    )
-    this.#expectPossible(before, ops, results)
-    const now = await this.#content()
-    const changes = ops.filter(
-      (op) => op.done && (!('request' in op) || !['read', 'flush'].includes(op.request.kind)),
-    )
-    for (const order of permutations(changes)) {
-      const model = before.clone()
-      for (const op of order) {
-        if ('request' in op) imagine(model, op.request, op.range)
-        else if (op.verb === 'snapshot') model.createSnapshot(op.name)
-        else if (op.verb === 'apply') model.applySnapshot(op.name)
-        else model.deleteSnapshot(op.name)
-      }
-      if (!this.#isContent(model, now)) continue
-      this.model = model
-      return
-    }
-    expect.fail('requests at the same time left what no order of them gives')
-  }
-
-  /** What the items of a batch are on the disk as it is; verbs that find no snapshot fall away. */
-  #opsOf(batch: readonly BatchItem[], near: boolean): Op[] {
-    const { size } = this.model
-    // Each is used once, so that whatever comes first, the others still find theirs.
-    const free = this.model.snapshots.filter((one) => one.size === size).map(({ name }) => name)
-    const ops: Op[] = []
-    for (const item of batch) {
-      if ('at' in item) {
-        const range = rangeOf(item, size, this.shape, near)
-        ops.push({ request: item, range, done: true })
-      } else if (item.kind !== 'snapshot') {
-        const name = free.pop()
-        if (name !== undefined) ops.push({ verb: item.kind, name, done: true })
-      } else if (this.shape.data === 'inside') {
-        ops.push({ verb: 'snapshot', name: `s${this.#snapshotCount++}`, done: true })
-      }
-    }
-    return ops
-  }
-
-  /** Reads in a batch see, byte by byte, what was there or what one of the others put there. */
-  #expectPossible(
-    before: ModelDisk,
-    ops: readonly Op[],
-    results: readonly (Uint8Array | undefined)[],
-  ): void {
-    for (const [index, bytes] of results.entries()) {
-      const op = ops[index]
-      if (bytes === undefined || op === undefined || !('request' in op)) continue
-      const { offset, length } = op.range
-      const allowed = [before.read(offset, length)]
-      for (const other of ops) {
-        const alone = before.clone()
-        if ('request' in other) imagine(alone, other.request, other.range)
-        else if (other.verb === 'apply') alone.applySnapshot(other.name)
-        allowed.push(alone.read(offset, length))
-      }
-      if (allowed.some((one) => bytesEqual(one, bytes))) continue
-      for (let at = 0; at < length; at++) {
-        if (allowed.some((one) => one[at] === bytes[at])) continue
-        expect.fail(`read at ${offset} saw a foreign byte at ${offset + at}: ${bytes[at]}`)
-      }
-    }
-  }
-
-  /** The windows of every view, by name. */
-  async #content(): Promise<Map<string, Uint8Array[]>> {
-    const content = new Map<string, Uint8Array[]>()
-    content.set('', await readWindows(this.#image, this.shape))
-    for (const snapshot of this.#image.snapshots) {
-      const view = await this.#image.openSnapshot(snapshot)
-      content.set(snapshot.name, await readWindows(view, this.shape))
-    }
-    return content
-  }
-
-  #isContent(model: ModelDisk, content: ReadonlyMap<string, readonly Uint8Array[]>): boolean {
-    const names = ['', ...model.snapshots.map(({ name }) => name)]
-    if (content.size !== names.length) return false
-    return names.every((name) => {
-      const found = content.get(name)
-      return found !== undefined && differs(model, name, found, this.shape) === undefined
-    })
-  }
-
-  async #compare(): Promise<void> {
-    const { model, shape } = this
-    expect(this.#image.size).toBe(model.size)
-    expect(this.#image.snapshots.map(({ name }) => name)).toEqual(
-      model.snapshots.map(({ name }) => name),
-    )
-    for (const [name, found] of await this.#content()) {
-      expect(differs(model, name, found, shape), `view '${name}'`).toBeUndefined()
-    }
-    for (const snapshot of this.#image.snapshots) {
-      const vmState = this.#vmStates.get(snapshot.name) ?? new Uint8Array(0)
-      expect(snapshot.vmStateSize).toBe(vmState.length)
-      const bytes = new Uint8Array(vmState.length)
-      await this.#image.readVmState(0, bytes, snapshot)
-      expectSame(bytes, vmState, `VM state of ${snapshot.name}`)
-    }
-    if (this.#activeVm !== undefined) {
-      const bytes = new Uint8Array(this.#activeVm.length)
-      await this.#image.readVmState(0, bytes)
-      expectSame(bytes, this.#activeVm, 'VM state of the active disk')
-    }
-    const raw = await this.subject.rawData?.()
-    if (raw === undefined) return
-    // The file may end with the last cluster, as QEMU's do.
-    expectSame(raw.subarray(0, model.size), model.contents(), 'raw data file')
-    expect(isZero(raw.subarray(model.size))).toBe(true)
-  }
-
-  async #check(): Promise<void> {
-    await using file = await this.subject.file()
-    const { dataFile } = this.subject
-    const report = await checkImage(file, dataFile === undefined ? {} : { dataFile })
-    const { corruptions, leaks, checkErrors, findings } = report
-    const messages = findings.map(({ message }) => message).slice(0, 5)
-    expect({ corruptions, leaks, checkErrors, messages }).toEqual({
-      corruptions: 0,
-      leaks: 0,
-      checkErrors: 0,
-      messages: [],
-    })
-  }
-}
-
-async function readWindows(
-  view: { readonly size: number; read(offset: number, target: Uint8Array): Promise<void> },
-  shape: Shape,
-): Promise<Uint8Array[]> {
-  return Promise.all(
-    windowsOf(view.size, shape).map(async ({ offset, length }) => {
-      const bytes = new Uint8Array(length)
-      await view.read(offset, bytes)
-      return bytes
-    }),
-  )
-}
-
-/** Where a view ('' is the active disk) is not what the model says; undefined where it is. */
-function differs(
-  model: ModelDisk,
-  name: string,
-  found: readonly Uint8Array[],
-  shape: Shape,
-): string | undefined {
-  const size = name === '' ? model.size : model.snapshots.find((one) => one.name === name)?.size
-  if (size === undefined) return 'no such view'
-  for (const [index, { offset, length }] of windowsOf(size, shape).entries()) {
-    const wanted =
-      name === '' ? model.read(offset, length) : model.readSnapshot(name, offset, length)
-    const bytes = found[index]
-    if (bytes === undefined || bytes.length !== length) return 'another size'
-    if (bytesEqual(bytes, wanted)) continue
-    const at = wanted.findIndex((byte, place) => byte !== bytes[place])
-    return `byte ${offset + at} is ${bytes[at]}, not ${wanted[at]}`
-  }
-  return undefined
-}
-
-function expectSame(found: Uint8Array, wanted: Uint8Array, what: string): void {
-  if (bytesEqual(found, wanted)) return
-  const at = wanted.findIndex((byte, index) => byte !== found[index])
-  expect.fail(`${what}: byte ${at} is ${found[at]}, not ${wanted[at]} (${found.length} bytes)`)
-}
-
-function* permutations<T>(items: readonly T[]): Generator<readonly T[]> {
-  if (items.length <= 1) {
-    yield items
-    return
-  }
-  for (const [index, first] of items.entries()) {
-    const others = items.filter((_, other) => other !== index)
-    for (const rest of permutations(others)) yield [first, ...rest]
   }
 }

@@ -7,7 +7,8 @@ import fc from 'fast-check'
 import { describe, test } from 'vitest'
 import { jitter } from './image-devices.ts'
 import { memorySubject, NAMED_SHAPES, shapeArbitrary } from './model-geometry.ts'
-import { stepsArbitrary, Walk } from './model-steps.ts'
+import { stepsArbitrary } from './model-steps.ts'
+import { Walk } from './model-walk.ts'
 
 const FACTOR = Number(process.env.COWPOINT_RUNS ?? '1')
 /** Making a failure smaller may take this long; what was found by then is printed. */

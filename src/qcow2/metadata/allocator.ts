@@ -4,6 +4,7 @@
  * is damage: it is never handed out (I5).
  */
 
+import { assert } from '../../base/assert.ts'
 import { divideUp } from '../../base/bytes.ts'
 import { ImageError, UsageError } from '../../base/errors.ts'
 import { LIMIT } from '../layout/constants.ts'
@@ -58,8 +59,15 @@ export class Allocator {
     return { offset: first * clusterSize, clusterCount: count }
   }
 
-  /** Takes exactly `clusterCount` consecutive clusters and returns their host offset. */
+  /**
+   * Takes exactly `clusterCount` consecutive clusters and returns their host offset; at most half of what one
+   * refcount block counts, since each new block takes a place among the clusters that it counts.
+   */
   async takeContiguous(clusterCount: number): Promise<number> {
+    assert(
+      clusterCount <= this.#image.geometry.refcountsPerBlock / 2,
+      'a run of clusters fits between two refcount blocks',
+    )
     let from = this.#next
     for (;;) {
       const run = await this.#find(from, clusterCount)

@@ -41,6 +41,11 @@ export interface BitmapSource {
 
 /** Bytes of bits that are in memory at once while they are stored. */
 const WINDOW = 1024 * 1024
+/**
+ * Clusters in a row that can always be had: where the file grows, each refcount block takes a place among the
+ * clusters that it counts, and of the smallest clusters one block counts 64 at least.
+ */
+const WINDOW_CLUSTERS = 32
 const SECTOR = 512
 /** Where the flags lie in a directory entry; entries begin at multiples of eight, so no sector splits them. */
 const FLAGS_AT = 12
@@ -185,7 +190,7 @@ export class BitmapSession {
     const { clusterSize } = this.#host
     const bits = this.#bits.get(record.granularityBits) as DirtyBits
     const clusters = bits.touchedClusters(clusterSize)
-    const windowCount = Math.max(1, WINDOW / clusterSize)
+    const windowCount = Math.max(1, Math.min(WINDOW_CLUSTERS, WINDOW / clusterSize))
     let first = Number.POSITIVE_INFINITY
     let last = -1
     for (let at = 0; at < clusters.length; at += windowCount) {
