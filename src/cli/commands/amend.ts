@@ -45,11 +45,11 @@ export const command = defineCommand({
   ],
   run: async ({ options, positionals: [file] }, context) => {
     const { options: lists, format, imageOpts } = options
-    if (lists.length === 0) throw new UsageError('OPTION_REQUIRED', 'Must specify options (-o)')
+    if (lists.length === 0) throw new UsageError('MISSING_OPTION', 'Must specify options (-o)')
     const wantsHelp = asksForHelp(lists)
     if (wantsHelp && format !== undefined) return printHelp(format, context)
     if (file === undefined)
-      throw new UsageError('ARGUMENT_MISSING', 'Expecting one image file name')
+      throw new UsageError('MISSING_ARGUMENT', 'Expecting one image file name')
     checkCacheMode(options.cache)
     const values = wantsHelp ? new Map<string, string>() : readAmendValues(lists)
     const resizes = values.has('size')
