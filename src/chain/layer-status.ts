@@ -112,18 +112,21 @@ export class LayerStatus {
     const inFile = Math.min(length, file.size - offset)
     if (inFile <= 0) return [{ ...DATA, start, length, offset, zero: true }]
     const extents = await file.extents(offset, inFile)
+    const last = extents.length - 1
     return extents.map((extent, index) => {
       const at = start + (extent.offset - offset)
       const zero = extent.kind !== 'data'
       // A hole at the end of the file goes on past it.
-      const open =
-        zero && index === extents.length - 1 && extent.offset + extent.length >= file.size
+      const open = zero && index === last && extent.offset + extent.length >= file.size
+      // Spelled out, as in map.ts.
       return {
-        ...DATA,
         start: at,
         length: open ? start + length - at : extent.length,
-        offset: extent.offset,
+        allocated: true,
+        data: true,
         zero,
+        compressed: false,
+        offset: extent.offset,
       }
     })
   }

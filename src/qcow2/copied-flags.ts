@@ -48,23 +48,42 @@ async function settleTable(
   state: Qcow2State,
   transaction: Transaction,
   table: Uint8Array,
-  { keepSet }: SettleOptions,
+  options: SettleOptions,
 ): Promise<boolean> {
+  const { clusterSize } = state.geometry
+  if (state.externalData) return false
+  const view = new DataView(table.buffer, table.byteOffset, table.byteLength)
+  const progress = { at: 0, changed: false }
+  for (;;) {
+    settleLoaded(state, transaction, view, options, progress)
+    const { at } = progress
+    if (at >= table.byteLength) return progress.changed
+    const offset = entryOffset(view.getUint32(at), view.getUint32(at + 4))
+    await transaction.count(Math.floor(offset / clusterSize))
+  }
+}
+
+/** Goes on up to an entry whose refcount block is not in memory, or to the end; runs once for each cluster of a disk. */
+function settleLoaded(
+  state: Qcow2State,
+  transaction: Transaction,
+  view: DataView,
+  { keepSet }: SettleOptions,
+  progress: { at: number; changed: boolean },
+): void {
   const { clusterSize, l2EntrySize } = state.geometry
   const settled = keepSet ? HI_COPIED | HI_COMPRESSED : HI_COMPRESSED
-  const view = new DataView(table.buffer, table.byteOffset, table.byteLength)
-  let changed = false
-  for (let at = 0; at < table.byteLength; at += l2EntrySize) {
+  for (; progress.at < view.byteLength; progress.at += l2EntrySize) {
+    const { at } = progress
     const hi = view.getUint32(at)
     if ((hi & settled) !== 0) continue
     const offset = entryOffset(hi, view.getUint32(at + 4))
-    if (offset === 0 || state.externalData) continue
-    const cluster = offset / clusterSize
-    const count = transaction.countNow(cluster) ?? (await transaction.count(cluster))
+    if (offset === 0) continue
+    const count = transaction.countNow(offset / clusterSize)
+    if (count === undefined) return
     const wanted = count === 1 ? (hi | HI_COPIED) >>> 0 : (hi & ~HI_COPIED) >>> 0
     if (wanted === hi) continue
     view.setUint32(at, wanted)
-    changed = true
+    progress.changed = true
   }
-  return changed
 }

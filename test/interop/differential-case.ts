@@ -1,8 +1,9 @@
 /** What a case of the differential test can ask for, how its input is made, and how words and complaints are read. */
 
-import { execFileSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { isUnlucky } from '../support/qemu.ts'
 
 /** Files to start from, made at first use, once for each test file. */
 export interface Scene {
@@ -23,12 +24,7 @@ export function scene(title: string, ...steps: readonly SceneStep[]): Scene {
     for (const step of steps) {
       if (typeof step !== 'string') await step(folder)
       else {
-        const env = { ...process.env, TZ: 'UTC', LC_ALL: 'C.UTF-8' }
-        execFileSync('sh', ['-e', '-c', step], {
-          cwd: folder,
-          env,
-          stdio: ['ignore', 'pipe', 'pipe'],
-        })
+        runStep(step, folder)
       }
     }
     return folder
@@ -40,6 +36,19 @@ export function scene(title: string, ...steps: readonly SceneStep[]): Scene {
       made.set(parent, folder)
       return folder
     },
+  }
+}
+
+function runStep(step: string, cwd: string): void {
+  const env = { ...process.env, TZ: 'UTC', LC_ALL: 'C.UTF-8' }
+  for (let tries = 1; ; tries++) {
+    const { status, stderr, error } = spawnSync('sh', ['-e', '-c', step], {
+      cwd,
+      env,
+      encoding: 'utf8',
+    })
+    if (status === 0) return
+    if (tries === 20 || !isUnlucky(stderr)) throw error ?? new Error(`${step}: ${stderr}`)
   }
 }
 

@@ -37,9 +37,17 @@ export async function qemuImgOk(
   args: readonly string[],
   options: ToolOptions = {},
 ): Promise<string> {
-  const result = await qemuImg(args, options)
+  let result = await qemuImg(args, options)
+  for (let tries = 1; tries < 20 && isUnlucky(result.stderr); tries++) {
+    result = await qemuImg(args, options)
+  }
   if (result.status !== 0) throw new Error(describeFailure('qemu-img', args, result))
   return result.stdout
+}
+
+/** QEMU measures its key derivation when it makes a LUKS image, and gives up where the machine is too busy for that. */
+export function isUnlucky(stderr: string): boolean {
+  return stderr.includes('Unable to get accurate CPU usage')
 }
 
 /** How `qemuIo` opens the image. */

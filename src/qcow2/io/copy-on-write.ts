@@ -20,6 +20,9 @@ export interface GuestRange {
 
 /** Above this it is cheaper to write head, middle and tail by themselves than to copy the middle. */
 const COMPOSE_LIMIT = 256 * 1024
+/** Fresh memory for each cluster would cost as much as writing it: the kernel clears every page. */
+const rooms: Uint8Array[] = []
+const ROOM_COUNT = 4
 
 /** The range that the write of `[offset, end)` must fill: whole clusters, or whole subclusters where those suffice. */
 export async function fillRange(
@@ -74,11 +77,22 @@ export async function writeWithCopies(
   if (!needsCopy) return data.write(hostOf(offset), source, 'data')
   const view = { l1, size: state.header.size }
   if (range.to - range.from <= COMPOSE_LIMIT) {
-    const whole = new Uint8Array(range.to - range.from)
-    if (head > 0) await readGuest(state, view, range.from, whole.subarray(0, head))
-    whole.set(source, head)
-    if (tail > 0) await readGuest(state, view, end, whole.subarray(head + source.length))
-    return data.write(hostOf(range.from), whole, 'data')
+    const room = rooms.pop() ?? new Uint8Array(COMPOSE_LIMIT)
+    try {
+      const whole = room.subarray(0, range.to - range.from)
+      // Around a small write one read of everything costs less than two of what is needed.
+      if (head > 0 && tail > 0 && head + tail > source.length) {
+        await readGuest(state, view, range.from, whole)
+      } else {
+        if (head > 0) await readGuest(state, view, range.from, whole.subarray(0, head))
+        if (tail > 0) await readGuest(state, view, end, whole.subarray(head + source.length))
+      }
+      whole.set(source, head)
+      await data.write(hostOf(range.from), whole, 'data')
+    } finally {
+      if (rooms.length < ROOM_COUNT) rooms.push(room)
+    }
+    return
   }
   for (const [from, length] of [
     [range.from, head],
