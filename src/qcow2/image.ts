@@ -199,7 +199,7 @@ export class Qcow2Image implements BlockDevice {
     await this.#turns.calls.run(() => zeroGuest(this.#state, offset, length, { mayDiscard }))
   }
 
-  /** Frees whole clusters; they read as zeroes then (version 2: as the backing, or zeroes without one). */
+  /** Frees whole clusters; they read as zeroes then. Version 2 over a backing does nothing: old backing data would reappear. */
   async discard(offset: number, length: number): Promise<void> {
     this.#turns.checkWritable(offset, length)
     if (length > 0) await this.#turns.calls.run(() => discardGuest(this.#state, offset, length))

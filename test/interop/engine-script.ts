@@ -1,7 +1,7 @@
 /**
- * Random scripts of requests in the words of qemu-io, for the real tool and for our engine. Left out is where the
- * two differ by intent: discard in version 2 over a backing, which QEMU refuses and we do (the backing shows);
- * and compressed writes to clusters that are allocated, which QEMU fails (EIO) and we do. QEMU gets a new session
+ * Random scripts of requests in the words of qemu-io, for the real tool and for our engine. Left out are
+ * discards in version 2 over a backing, which QEMU refuses and we pass over, and, where the two differ by intent,
+ * compressed writes to clusters that are allocated, which QEMU fails (EIO) and we do. QEMU gets a new session
  * for every compressed write: 7.2 goes on filling a host cluster of compressed data that was freed meanwhile.
  */
 

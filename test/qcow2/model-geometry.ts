@@ -192,7 +192,7 @@ function backingContent(shape: Shape): Uint8Array {
 
 function modelOf(shape: Shape, backing: Uint8Array | undefined): ModelDisk {
   const { version, clusterSize } = shape
-  return new ModelDisk(sizeOf(shape), { version, clusterSize, discardShowsBacking: true }, backing)
+  return new ModelDisk(sizeOf(shape), { version, clusterSize }, backing)
 }
 
 async function fillBackingImage(device: BlockDevice, bytes: Uint8Array): Promise<void> {

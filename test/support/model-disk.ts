@@ -10,11 +10,6 @@ const SECTOR = 512
 export interface ModelGeometry {
   readonly version: 2 | 3
   readonly clusterSize: number
-  /**
-   * What discard does in version 2 over a backing, where no entry says zeroes: QEMU does nothing (left out), this
-   * engine frees the clusters, so that the backing shows again.
-   */
-  readonly discardShowsBacking?: boolean
 }
 
 /** What lies below the disk: a fixed content; past its end zeroes are read. */
@@ -94,24 +89,16 @@ export class ModelDisk {
    * they are; the cut cluster at the end of the disk is whole when the range reaches the end. Then:
    * - version 3: the clusters read as zeroes, with or without backing (a zero entry hides the backing);
    * - version 2 without backing: they read as zeroes (the entry becomes empty);
-   * - version 2 with backing: nothing changes, as it has no zero entry and backing data must not reappear; or
-   *   with `discardShowsBacking`, the backing does.
+   * - version 2 with backing: nothing changes, as it has no zero entry and backing data must not reappear.
    */
   discard(offset: number, length: number): void {
     this.#demandRange(offset, length)
-    const { clusterSize, version, discardShowsBacking } = this.geometry
-    const overBacking = version === 2 && this.#backing !== undefined
-    if (overBacking && discardShowsBacking !== true) return
+    const { clusterSize, version } = this.geometry
+    if (version === 2 && this.#backing !== undefined) return
     const start = Math.ceil(offset / clusterSize) * clusterSize
     const reachesEnd = offset + length === this.#size
     const end = reachesEnd ? this.#size : Math.floor((offset + length) / clusterSize) * clusterSize
-    if (start >= end) return
-    if (!overBacking) {
-      this.zero(start, end - start)
-      return
-    }
-    // Clusters are whole sectors; behind the end of the disk nothing is remembered.
-    for (let at = start; at < end; at += SECTOR) this.#sectors.delete(at / SECTOR)
+    if (start < end) this.zero(start, end - start)
   }
 
   /** An independent disk of the same content, snapshots and all. */

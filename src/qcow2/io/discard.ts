@@ -1,7 +1,7 @@
 /**
  * Discards and zero writes: they change entries, not data. Parts of a cluster are written as zeroes, or for a
- * discard left alone. What a discarded cluster reads as is the specification's affair: zeroes in version 3,
- * the backing again in version 2.
+ * discard left alone. A discarded cluster reads as zeroes; where it could not, version 2 over a backing, it
+ * stays as it is.
  */
 
 import { breathe } from '../../base/breathe.ts'
@@ -115,6 +115,8 @@ export async function discardGuest(
   length: number,
 ): Promise<void> {
   refuseEncrypted(state)
+  // Version 2 has no zero clusters: an emptied entry would show what the backing held long ago.
+  if (state.header.version === 2 && state.backing !== undefined) return
   const { clusterSize } = state.geometry
   const end = offset + length
   const from = roundUp(offset, clusterSize)
