@@ -9,44 +9,33 @@ import type { ReadView } from './read.ts'
 const MAXIMUM_RUNS = 1024
 
 /** The extents from `offset` on, ascending; the list may stop short. */
-export async function guestExtents(
+export function guestExtents(
   state: Qcow2State,
   view: ReadView,
   offset: number,
   length: number,
 ): Promise<Extent[]> {
-  const epoch = state.quarantine.reads.enter()
-  try {
-    return await listExtents(state, view, offset, length)
-  } finally {
-    state.quarantine.reads.leave(epoch)
-  }
+  return state.quarantine.reads.run(() => listExtents(state, view, offset, length))
 }
 
 /** Where the run that starts at `offset` lies in this layer, as a read that holds up the end of its tables. */
-export async function guestMapping(
+export function guestMapping(
   state: Qcow2State,
   view: ReadView,
   offset: number,
   length: number,
 ): Promise<Mapping> {
-  const epoch = state.quarantine.reads.enter()
-  try {
-    return await map(state, view.l1, offset, length)
-  } finally {
-    state.quarantine.reads.leave(epoch)
-  }
+  return state.quarantine.reads.run(() => map(state, view.l1, offset, length))
 }
 
 /** The runs from `offset` on, in this layer, ascending; the list may stop short, as `extents` does. */
-export async function guestMappings(
+export function guestMappings(
   state: Qcow2State,
   view: ReadView,
   offset: number,
   length: number,
 ): Promise<Mapping[]> {
-  const epoch = state.quarantine.reads.enter()
-  try {
+  return state.quarantine.reads.run(async () => {
     const list: Mapping[] = []
     const end = offset + length
     for (let at = offset; at < end && list.length < MAXIMUM_RUNS; ) {
@@ -56,9 +45,7 @@ export async function guestMappings(
       at += mapping.length
     }
     return list
-  } finally {
-    state.quarantine.reads.leave(epoch)
-  }
+  })
 }
 
 async function listExtents(

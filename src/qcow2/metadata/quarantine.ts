@@ -45,6 +45,16 @@ export class ReadEpochs {
     for (const resolve of this.#drained.splice(0)) resolve()
   }
 
+  /** Runs a look-up as a read: what it sees stays in place until it ends. */
+  async run<T>(look: () => Promise<T>): Promise<T> {
+    const epoch = this.enter()
+    try {
+      return await look()
+    } finally {
+      this.leave(epoch)
+    }
+  }
+
   /** Resolves when every read that is under way now has ended. */
   async drain(): Promise<void> {
     this.advance()
