@@ -3,12 +3,17 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { amendBench, bitmapBench, resizeBench } from './amend.bench.ts'
 import type { Bench } from './bench.ts'
+import { commitBench } from './commit.bench.ts'
+import { compactBench } from './compact.bench.ts'
 import { compareBench } from './compare.bench.ts'
 import { compressBench } from './compress.bench.ts'
 import { convertBench } from './convert.bench.ts'
 import { type Outcome, runPairs } from './pairs.ts'
 import { readBench } from './read.bench.ts'
+import { rebaseBench } from './rebase.bench.ts'
+import { repairBench } from './repair.bench.ts'
 import { snapshotBench } from './snapshot.bench.ts'
 import { startBench } from './start.bench.ts'
 import { checkBench, mapBench } from './tables.bench.ts'
@@ -26,6 +31,13 @@ export const BENCHES: readonly Bench[] = [
   mapBench,
   checkBench,
   snapshotBench,
+  compactBench,
+  commitBench,
+  rebaseBench,
+  repairBench,
+  amendBench,
+  resizeBench,
+  bitmapBench,
 ]
 
 /** What is run, and how. */

@@ -82,11 +82,25 @@ describe('the packed package', () => {
     }
   })
 
+  test('has matchers for tests', async () => {
+    const code = [
+      "import { buildChain, matchers } from 'cowpoint/testing'",
+      "const chain = await buildChain('base 1M 0+4k=1 <- top', { folder: '.' })",
+      "console.log((await matchers.toReadAs(chain.active, '0+4k=1')).pass)",
+    ]
+    const words = ['--no-warnings', '--input-type=module', '-e', code.join('\n')]
+    const { stdout } = await run(process.execPath, words, { cwd: user })
+    expect(stdout).toBe('true\n')
+  })
+
   test('type-checks in a strict project that checks its libraries', async () => {
     const names = Object.keys(await import('../src/index.ts'))
     const code = [
       `import { ${names.join(', ')} } from 'cowpoint'`,
       "import type { BlockDevice } from 'cowpoint'",
+      "import { type CowpointMatchers, matchers } from 'cowpoint/testing'",
+      'export interface Claims extends CowpointMatchers {}',
+      'export const { toReadAs } = matchers',
       `export const all = [${names.join(', ')}]`,
       'export const sizeOf = (device: BlockDevice): number => device.size',
     ]

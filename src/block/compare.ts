@@ -1,5 +1,6 @@
 /** Whether two devices hold the same, read only where one of them may hold anything but zeroes. */
 
+import { alignedBytes } from '../base/aligned.ts'
 import { breathe } from '../base/breathe.ts'
 import { isZero, rangesEqual } from '../base/bytes.ts'
 import type { LongWork } from '../base/progress.ts'
@@ -60,7 +61,7 @@ async function compareCommon(
   const walkA = new PartWalk(partsOf(a), size)
   const walkB = new PartWalk(partsOf(b), size)
   const total = Math.max(a.size, b.size)
-  const buffers: [Uint8Array, Uint8Array] = [new Uint8Array(CHUNK_SIZE), new Uint8Array(CHUNK_SIZE)]
+  const buffers: [Uint8Array, Uint8Array] = [alignedBytes(CHUNK_SIZE), alignedBytes(CHUNK_SIZE)]
   for (;;) {
     options.onProgress?.({ done: walkA.position, total })
     const partA = await walkA.peek()
@@ -119,7 +120,7 @@ async function findData(
   if (start >= device.size) return undefined
   const walk = new PartWalk(partsOf(device), device.size)
   walk.moveTo(start)
-  const buffer = new Uint8Array(CHUNK_SIZE)
+  const buffer = alignedBytes(CHUNK_SIZE)
   for (;;) {
     options.onProgress?.({ done: walk.position, total: device.size })
     const part = await walk.peek()

@@ -3,6 +3,7 @@
  * chunks in flight. Convert, commit, stream, backup and restore are calls of this.
  */
 
+import { alignedBytes } from '../base/aligned.ts'
 import { breathe } from '../base/breathe.ts'
 import { divideUp, isZero, roundDown, roundUp } from '../base/bytes.ts'
 import { UsageError } from '../base/errors.ts'
@@ -23,10 +24,10 @@ export interface CopyOptions extends LongWork {
   readonly zeroDetect?: number
   /** The target reads as zeroes already, so zeroes need no write. */
   readonly targetIsZero?: boolean
-  /** Bytes per read and write; 1 MiB where left out. */
+  /** Bytes per read and write; 2 MiB where left out. */
   readonly chunkSize?: number
   /**
-   * How many chunks are under way at a time; 4 where left out. With 1, writes come strictly in
+   * How many chunks are under way at a time; 3 where left out. With 1, writes come strictly in
    * order.
    */
   readonly inFlight?: number
@@ -97,7 +98,7 @@ class Pump {
     this.#write = options.write ?? ((offset, bytes) => target.write(offset, bytes))
     this.#detect = zeroDetect > 0
     this.#granule = roundUp(Math.max(zeroDetect, 1), target.blockSizes.preferred)
-    const chunkSize = Math.min(options.chunkSize ?? MIB, target.blockSizes.maximum)
+    const chunkSize = Math.min(options.chunkSize ?? 2 * MIB, target.blockSizes.maximum)
     this.#chunkSize = Math.max(roundDown(chunkSize, this.#granule), this.#granule)
     const all: PartSource = async (offset, length) => [{ offset, length, kind: 'data' }]
     const parts = options.parts ?? (this.#detect ? partsOf(source) : all)
@@ -105,7 +106,7 @@ class Pump {
   }
 
   async run(): Promise<CopyResult> {
-    const { signal, inFlight = 4 } = this.#options
+    const { signal, inFlight = 3 } = this.#options
     signal?.throwIfAborted()
     this.#report()
     const workerCount = Math.max(
@@ -124,7 +125,7 @@ class Pump {
         const task = await this.#take()
         if (task === undefined || this.#failure !== undefined) return
         if (task.kind === 'data') {
-          buffer ??= new Uint8Array(this.#chunkSize)
+          buffer ??= alignedBytes(this.#chunkSize)
           await this.#copyData(task, buffer.subarray(0, task.length))
         } else if (task.kind === 'skip') {
           this.#skipped += task.length

@@ -51,6 +51,11 @@ export interface BlockDevice extends AsyncDisposable {
   flush(): Promise<void>
   /** Changes the size; new bytes read as zeroes. */
   resize(size: number): Promise<void>
+  /**
+   * Rejects with an IoError `CHANGED_UNDER_US` where somebody else was at what the device stands on: cheap signs only. Absent
+   * where nobody can be. Only to be called while no write is under way.
+   */
+  revalidate?(): Promise<void>
   /** Frees everything; a device that holds writes back brings them to storage first. A second call does nothing. */
   close(): Promise<void>
 }

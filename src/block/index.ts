@@ -6,7 +6,12 @@
 export { type CompareOptions, type Comparison, compare } from './compare.ts'
 export { type CopyOptions, type CopyResult, copy } from './copy.ts'
 export type { BlockDevice, BlockSizes, Capabilities } from './device.ts'
-export { contentDigest } from './digest.ts'
+export {
+  contentDigest,
+  DIGEST_ALGORITHMS,
+  type DigestAlgorithm,
+  type DigestOptions,
+} from './digest.ts'
 export type { Extent, ExtentKind } from './extent.ts'
 export { appendExtent } from './extent.ts'
 export { checkRange, checkSize, deviceClosed, notSupported, readOnly } from './guard.ts'

@@ -71,6 +71,10 @@ export class SliceDevice implements BlockDevice {
     await this.#device.write(this.#start + offset, source)
   }
 
+  async revalidate(): Promise<void> {
+    await this.#device.revalidate?.()
+  }
+
   async writeZeroes(
     offset: number,
     length: number,

@@ -52,8 +52,9 @@ export interface BrokenLink {
 
 /** Something about a chain that its user should know, though it opens. */
 export interface ChainWarning {
-  readonly code: 'BASE_CHANGED'
-  /** Index of the layer whose base it is. */
+  /** The base of the layer is not as the layer remembers it; the file of the layer could not be locked. */
+  readonly code: 'BASE_CHANGED' | 'NOT_LOCKED'
+  /** Index of the layer. */
   readonly layerIndex: number
   /** Of the layer, as qemu-img prints it. */
   readonly filename: string
@@ -66,7 +67,7 @@ export class Chain implements AsyncDisposable {
   readonly layers: readonly Layer[]
   /** What could not be opened, where the caller wanted to be told rather than refused; in the order of the layers. */
   readonly broken: readonly BrokenLink[]
-  /** Bases that are not as their overlays remember them (fingerprint.ts), active layer first. */
+  /** Files that could not be locked, and bases that are not as their overlays remember them (fingerprint.ts). */
   readonly warnings: readonly ChainWarning[]
   #closed: Promise<void> | undefined
 

@@ -7,17 +7,18 @@ import { ImageError, UsageError } from '../base/errors.ts'
 import type { LongWork } from '../base/progress.ts'
 import { copy } from '../block/index.ts'
 import { EXTENSION, type MergeSource } from '../qcow2/index.ts'
-import { type FileSystem, nodeFiles } from '../storage/index.ts'
+import { type FileSystem, LockGroup, nodeFiles } from '../storage/index.ts'
 import type { Chain, Layer } from './chain.ts'
-import { fingerprintOf } from './fingerprint.ts'
+import type { LockOptions } from './chain-locks.ts'
+import { fingerprintOf, remembersContent } from './fingerprint.ts'
 import { Gate } from './gate.ts'
 import { findBase, heldParts, imageOf, paceOf } from './merge.ts'
-import { type GuardScope, guardSiblings, guardSnapshots } from './merge-guard.ts'
+import { type GuardScope, guardBetween, guardSiblings, guardSnapshots } from './merge-guard.ts'
 import { type ChainOptions, openChain } from './open.ts'
 import { PROBE_SIZE, probeFormat } from './probe.ts'
 
 /** How a layer is committed. */
-export interface CommitOptions extends LongWork, GuardScope {
+export interface CommitOptions extends LongWork, GuardScope, LockOptions {
   /** Format of the uppermost image; found out where left out. */
   readonly format?: ChainOptions['format']
   /** The layer that takes the data, as the chain names it; the next one below where left out. */
@@ -33,12 +34,14 @@ export interface CommitOptions extends LongWork, GuardScope {
 /**
  * Commits the image at `location`. The overlay reads the same at every moment, also in a power cut, and a run that was cut off
  * can simply be done again. The base grows to the size of the overlay. Throws a UsageError where others would read something else
- * afterwards (`BASE_HAS_OVERLAYS`, `LAYER_HAS_SNAPSHOTS`), where there is no base (`NO_BACKING`), or not that one
+ * afterwards (`BASE_HAS_OVERLAYS`, `LAYER_HAS_SNAPSHOTS`, `LAYERS_BETWEEN`), where there is no base (`NO_BACKING`), or not that one
  * (`BASE_NOT_FOUND`).
  */
 export async function commitLayer(location: string, options: CommitOptions = {}): Promise<void> {
-  const { files = nodeFiles, gate = new Gate(), format } = options
-  const use = { files, gate, writable: true }
+  const { files = nodeFiles, gate = new Gate(), format, locking, ignoreWriters } = options
+  // The base is open twice: below the overlay, and to be written.
+  const { lockGroup = new LockGroup() } = options
+  const use = { files, gate, locking, ignoreWriters, lockGroup, writable: true }
   await using chain = await openChain(location, format === undefined ? use : { ...use, format })
   const index = await baseIndex(chain, options.base, files)
   const merged = chain.layers.slice(0, index)
@@ -46,8 +49,8 @@ export async function commitLayer(location: string, options: CommitOptions = {})
   const image = imageOf(chain.active, 'raw image has no backing file')
   if (options.unsafe !== true) {
     await guardSiblings(base, merged, { ...options, files })
-    const [before, after] = [(chain.layers[1] as Layer).device, chain.device]
-    await guardSnapshots(chain.active, { before, after, action: 'commit' }, options)
+    await guardMergedSnapshots(chain, merged, options)
+    await guardBetween(chain.layers, index, options)
   }
   await refuseNewFormat(chain, index)
   {
@@ -59,6 +62,19 @@ export async function commitLayer(location: string, options: CommitOptions = {})
     await image.emptyDisk(options)
   }
   if (index === 1) await renewFingerprint(chain.active, base, use)
+}
+
+/** The layers between lose what they were, but their internal snapshots are views as well as those of the uppermost one. */
+async function guardMergedSnapshots(
+  chain: Chain,
+  merged: readonly Layer[],
+  work: LongWork,
+): Promise<void> {
+  for (const [index, layer] of merged.entries()) {
+    const before = (chain.layers[index + 1] as Layer).device
+    const kept = heldParts(merged.slice(index + 1))
+    await guardSnapshots(layer, { before, after: chain.device, kept, action: 'commit' }, work)
+  }
 }
 
 async function baseIndex(
@@ -140,8 +156,10 @@ async function renewFingerprint(overlay: Layer, base: Layer, use: ChainOptions):
   const isKnown = ({ type }: { type: number }) => type === EXTENSION.baseFingerprint
   if (image === undefined || reference === undefined || !image.header.extensions.some(isKnown))
     return
-  await using chain = await openBase(base, { ...use, writable: false, backing: false })
-  const fingerprint = await fingerprintOf(chain.active, reference.name)
+  const isWhole = remembersContent(image.header)
+  await using chain = await openBase(base, { ...use, writable: false, backing: isWhole })
+  const look = isWhole ? { content: chain.device } : {}
+  const fingerprint = await fingerprintOf(chain.active, reference.name, look)
   await image.setBacking({ ...reference, fingerprint })
 }
 

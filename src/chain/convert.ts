@@ -3,6 +3,7 @@
  * a backing file for the target only what differs from it is stored. Opening the sources and reading options is for the caller.
  */
 
+import { alignedBytes } from '../base/aligned.ts'
 import { isZero, rangesEqual, roundDown } from '../base/bytes.ts'
 import type { LongWork } from '../base/progress.ts'
 import {
@@ -16,8 +17,10 @@ import {
 import type { Mapping, Qcow2Image } from '../qcow2/index.ts'
 import { NewImage, type NewImageOptions } from './new-image.ts'
 
-const CHUNK_SIZE = 1024 * 1024
-const IN_FLIGHT = 4
+const CHUNK_SIZE = 2 * 1024 * 1024
+const IN_FLIGHT = 3
+/** How many clusters are compressed at a time, at least. */
+const PACKED_AT_ONCE = 8
 
 /** Where the bytes go. */
 export interface ConvertTarget {
@@ -47,6 +50,8 @@ export interface ConvertOptions extends LongWork {
   /** The shortest run of zeroes, in bytes, that is not stored as data; 4096 where left out, 0 stores everything. */
   readonly sparseSize?: number
   readonly unchanged?: Unchanged | undefined
+  /** What is to be copied, where the caller knows better than the source; `skip` stays as the target has it. */
+  readonly parts?: PartSource | undefined
   /** How many chunks are under way at a time; with 1, writes come strictly in order. */
   readonly inFlight?: number
   /** Bytes a second that may be written; as many as possible where left out. */
@@ -60,6 +65,7 @@ export async function convertInto(
   options: ConvertOptions = {},
 ): Promise<CopyResult> {
   const { sparseSize = 4096, unchanged, signal, onProgress } = options
+  const parts = options.parts ?? (unchanged && changedParts(source, unchanged))
   const { compress, device } = target
   const store = compress === undefined ? undefined : inClusters(compress)
   const limited = options.rateLimit
@@ -69,12 +75,13 @@ export async function convertInto(
     // Zeroes inside a compressed cluster are compressed with it.
     zeroDetect: sparseSize === 0 ? 0 : Math.max(sparseSize, compress?.clusterSize ?? 0),
     targetIsZero: target.isZero && unchanged === undefined,
-    chunkSize: CHUNK_SIZE,
-    inFlight: options.inFlight ?? IN_FLIGHT,
+    chunkSize: Math.max(CHUNK_SIZE, PACKED_AT_ONCE * (compress?.clusterSize ?? 0)),
+    // The clusters of one chunk keep all cores busy, and lie in the order in which they are handed over.
+    inFlight: compress === undefined ? (options.inFlight ?? IN_FLIGHT) : 1,
     signal,
     onProgress,
     ...(limited === undefined ? {} : { write: limited }),
-    ...(unchanged === undefined ? {} : { parts: changedParts(source, unchanged) }),
+    ...(parts === undefined ? {} : { parts }),
   })
 }
 
@@ -158,7 +165,7 @@ function mappedParts(map: NonNullable<Unchanged['map']>, backingSize: number): P
 export function comparedParts(source: BlockDevice, backing: BlockDevice): PartSource {
   const sourceParts = partsOf(source)
   const backingParts = partsOf(backing)
-  const buffers = [new Uint8Array(CHUNK_SIZE), new Uint8Array(CHUNK_SIZE)] as const
+  const buffers = [alignedBytes(CHUNK_SIZE), alignedBytes(CHUNK_SIZE)] as const
   const first = async (ask: PartSource, size: number, offset: number, length: number) => {
     if (offset >= size) return { offset, length, kind: 'hole' } as const
     const [part] = await ask(offset, Math.min(length, size - offset))

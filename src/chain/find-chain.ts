@@ -8,7 +8,8 @@ import type { BlockDevice } from '../block/index.ts'
 import { FileDevice, type FileSystem } from '../storage/index.ts'
 import type { BrokenLink } from './chain.ts'
 import { closeAll } from './chain.ts'
-import { type FoundLayer, findLayer } from './find-layer.ts'
+import type { ChainLocks } from './chain-locks.ts'
+import { type FoundLayer, findLayer, type UntrustedOptions } from './find-layer.ts'
 import type { Gate } from './gate.ts'
 import { type Link, linkError, linkWords } from './link-error.ts'
 import { checkName, type Location, parseLocation, withFormat } from './location.ts'
@@ -26,6 +27,9 @@ export interface FindOptions {
   readonly depthLimit: number
   /** Whether a link that cannot be followed is told in `broken` instead of thrown. */
   readonly report: boolean
+  readonly locks: ChainLocks
+  /** How the image is inspected first; undefined where its origin is trusted. */
+  readonly untrusted: UntrustedOptions | undefined
 }
 
 /** A layer with its external data file. */
@@ -69,7 +73,7 @@ class Search {
   }
 
   async run(location: Location): Promise<void> {
-    const { files, writable, backing } = this.#options
+    const { files, writable, backing, untrusted, locks } = this.#options
     const { path } = location
     this.#homeFolder = folderOf(path) || '.'
     const active = await findLayer({
@@ -79,6 +83,8 @@ class Search {
       openPath: path,
       writable,
       origin: 'caller',
+      untrusted,
+      lock: locks.request({ writable, layerIndex: 0, filename: path }),
     })
     let layer: LinkedLayer | undefined = await this.#add(active)
     while (layer !== undefined && backing) layer = await this.#below(layer)
@@ -142,7 +148,7 @@ class Search {
   }
 
   async #openBacking(link: Link, layer: FoundLayer, location: Location): Promise<FoundLayer> {
-    const { files } = this.#options
+    const { files, locks } = this.#options
     const path = await findReference(files, {
       path: location.path,
       folder: folderOf(layer.path),
@@ -156,6 +162,7 @@ class Search {
       openPath,
       writable: false,
       origin: 'image',
+      lock: locks.request({ writable: false, layerIndex: this.layers.length, filename: path }),
     })
     try {
       this.#refuseLoop(found.identity, found.filename)
@@ -167,7 +174,8 @@ class Search {
   }
 
   async #openData(link: Link, layer: FoundLayer): Promise<LinkedLayer['data']> {
-    const { files, writable } = this.#options
+    const { files, locks } = this.#options
+    const writable = this.#options.writable && link.layerIndex === 0
     const fail = locationFailure(link.reference, 'image')
     if (link.reference === '') throw fail('image does not name its data file')
     checkName(link.reference, 'image', fail)
@@ -178,8 +186,9 @@ class Search {
       fromCurrentFolder: true,
     })
     const device = await FileDevice.open(files, await this.#admit(link, path), {
-      writable: writable && link.layerIndex === 0,
+      writable,
       growable: true,
+      lock: locks.request({ writable, layerIndex: link.layerIndex, filename: path }),
     })
     try {
       const { dev, ino } = await device.stat()

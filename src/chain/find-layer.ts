@@ -13,9 +13,18 @@ import {
   INCOMPATIBLE,
   readHeader,
 } from '../qcow2/index.ts'
-import { FileDevice, type FileStat, type FileSystem, type OpenFile } from '../storage/index.ts'
+import {
+  FileDevice,
+  type FileDeviceOptions,
+  type FileStat,
+  type FileSystem,
+  type LockRequest,
+  type OpenFile,
+  openLocked,
+} from '../storage/index.ts'
 import type { BackingName } from './chain.ts'
 import { checkFormat, type Format } from './driver.ts'
+import type { InspectOptions } from './inspect.ts'
 import { type Location, protocolOf, withFormat } from './location.ts'
 import { type FailLocation, type LocationOrigin, locationFailure } from './location-error.ts'
 import { filenameOf } from './location-text.ts'
@@ -51,11 +60,26 @@ export interface LayerRequest {
   readonly openPath: string
   readonly writable: boolean
   readonly origin: LocationOrigin
+  readonly lock: LockRequest | undefined
+  /** How the image is inspected before anything in it is believed; undefined where its origin is trusted. */
+  readonly untrusted?: UntrustedOptions | undefined
+}
+
+/** How an untrusted image is inspected; `format` where it is not the one in which the file is opened. */
+export interface UntrustedOptions extends Omit<InspectOptions, 'format' | 'signal'> {
+  /** `probe` finds it out, whatever the file is opened as. */
+  readonly format?: Format | 'probe'
 }
 
 /** Opens the file and looks at it. Whatever was opened is closed where this rejects. */
 export async function findLayer(request: LayerRequest): Promise<FoundLayer> {
-  const file = await request.files.open(request.openPath, request.writable ? 'write' : 'read')
+  if (request.untrusted !== undefined) {
+    const { specialFile } = await import('./inspect.ts')
+    const special = await specialFile(request.files, request.openPath)
+    if (special !== undefined) throw special
+  }
+  const { files, openPath, writable, lock } = request
+  const file = await openLocked(files, openPath, writable ? 'write' : 'read', lock)
   try {
     return await describeFile(request, file, await file.stat())
   } catch (error) {
@@ -75,8 +99,19 @@ async function describeFile(
   const location = known(request, file, window, fail)
   const format = location.formats[0]?.driver ?? 'raw'
   const fileDriver = location.driver ?? (stat.kind === 'block-device' ? 'host_device' : 'file')
-  const hostFile = hostDevice(file, stat, format, window)
+  const { files } = request
+  const hostFile = new FileDevice(file, stat, { ...deviceLook(stat, format, window), files })
   const device = cut(hostFile, window)
+  if (request.untrusted !== undefined) {
+    const { format: inspected = format, ...limits } = request.untrusted
+    const { inspectDevice, throwRefusal } = await import('./inspect.ts')
+    const inspection = await inspectDevice(device, {
+      ...limits,
+      realSize: stat.allocated,
+      ...(inspected === 'probe' ? {} : { format: inspected }),
+    })
+    throwRefusal(inspection, limits)
+  }
   const header = format === 'qcow2' ? (await readHeader(device)).header : undefined
   return {
     location,
@@ -123,13 +158,13 @@ function readUp(file: OpenFile, offset: number, target: Uint8Array): number {
   return done
 }
 
-function hostDevice(file: OpenFile, stat: FileStat, format: Format, window: Window): FileDevice {
+function deviceLook(stat: FileStat, format: Format, window: Window): FileDeviceOptions {
   if (window.size !== undefined) {
     // A window counts in sectors: it can reach past the last byte of the file.
     const end = window.offset + window.size
-    return new FileDevice(file, stat, end > stat.size ? { sizeMultiple: end } : {})
+    return end > stat.size ? { sizeMultiple: end } : {}
   }
-  return new FileDevice(file, stat, format === 'raw' ? { sizeMultiple: 512 } : { growable: true })
+  return format === 'raw' ? { sizeMultiple: 512 } : { growable: true }
 }
 
 function cut(hostFile: FileDevice, { offset, size }: Window): BlockDevice {

@@ -4,10 +4,11 @@
  * counts: who rebased it with another program has said where it belongs.
  */
 
-import { createHash } from 'node:crypto'
 import { bytesEqual, readU16, readU32, readU64, writeU32, writeU64 } from '../base/bytes.ts'
 import { CowpointError } from '../base/errors.ts'
-import type { BlockDevice } from '../block/index.ts'
+import { createHash } from '../base/hash.ts'
+import type { LongWork } from '../base/progress.ts'
+import { type BlockDevice, contentDigest } from '../block/index.ts'
 import {
   EXTENSION,
   extensionText,
@@ -31,18 +32,28 @@ interface BaseFacts {
   readonly mtimeNs: bigint
   /** Digest of what the active disk's tables say, or undefined where nobody asked; zeroes for a raw disk. */
   readonly tables: Uint8Array | undefined
+  /** Digest of all that the base reads as; undefined where nobody asked. */
+  readonly content?: Uint8Array | undefined
+}
+
+/** How much of a base is looked at. */
+export interface BaseLook extends LongWork {
+  /** What the base reads as together with all below it, if that is to be read from end to end. */
+  readonly content?: BlockDevice | undefined
 }
 
 /** In what a base differs from what its overlay remembers. */
 export interface BaseChange {
   /** `time`: written to, perhaps with equal bytes; `tables`: other clusters than before; `unreadable`: it cannot be told. */
-  readonly kinds: readonly ('format' | 'size' | 'tables' | 'time' | 'unreadable')[]
+  readonly kinds: readonly ('format' | 'size' | 'content' | 'tables' | 'time' | 'unreadable')[]
   /** In words, without the name of the base. */
   readonly message: string
 }
 
 const VERSION = 1
 const LENGTH = 40
+/** With the digest of the content. */
+const CONTENT_LENGTH = 72
 const TABLES_AT = 24
 const TABLES_LENGTH = 16
 const FORMATS = ['raw', 'qcow2'] as const
@@ -50,30 +61,49 @@ const BATCH_SIZE = 1024 * 1024
 
 /**
  * The fingerprint of a layer that stands below an image as `name`, for the header of that image. Undefined for what has none:
- * a part of a file. Reads the L1 table of a qcow2 layer.
+ * a part of a file. Reads the L1 table of a qcow2 layer, and `look.content` where that is given.
  */
 export async function fingerprintOf(
   layer: Pick<Layer, 'file' | 'hostFile' | 'format' | 'fileOffset'>,
   name: string,
+  look: BaseLook = {},
 ): Promise<HeaderExtension | undefined> {
   if (layer.fileOffset !== 0 || layer.file !== layer.hostFile) return undefined
   const stat = await layer.hostFile.stat()
   const facts = await factsOf(layer.file, stat, layer.format, true)
-  return { type: EXTENSION.baseFingerprint, data: encode(facts, name) }
+  const content = await contentOf(look)
+  return { type: EXTENSION.baseFingerprint, data: encode({ ...facts, content }, name) }
+}
+
+/** Whether an image with this header remembers what its base reads as, byte for byte. */
+export function remembersContent(header: Header): boolean {
+  return decode(header)?.content !== undefined
+}
+
+async function contentOf({ content, ...work }: BaseLook): Promise<Uint8Array | undefined> {
+  return content && Buffer.from(await contentDigest(content, work), 'hex')
 }
 
 /**
  * How the layer differs from what `header`, that of the image above it, remembers; undefined where it does not, or nothing is
- * remembered. Looks at sizes and times, and at the tables only where those differ.
+ * remembered. Looks at sizes and times, and at the tables only where those differ. Where `look.content` is given and the image
+ * remembers the content, that is read and decides: a base that reads as it did has not changed.
  */
 export async function compareBase(
   header: Header,
   layer: Pick<Layer, 'file' | 'hostFile' | 'format'>,
+  look: BaseLook = {},
 ): Promise<BaseChange | undefined> {
   const known = decode(header)
   if (known === undefined) return undefined
   try {
-    return await differences(known, layer, await layer.hostFile.stat())
+    const change = await differences(known, layer, await layer.hostFile.stat())
+    const now = known.content && (await contentOf(look))
+    if (known.content === undefined || now === undefined) return change
+    const decided = change?.kinds.find((kind) => kind === 'format' || kind === 'size')
+    if (bytesEqual(known.content, now)) return decided === undefined ? undefined : change
+    const words = change === undefined ? '' : `, ${change.message}`
+    return { kinds: ['content', ...(change?.kinds ?? [])], message: `reads otherwise${words}` }
   } catch (error) {
     if (!(error instanceof CowpointError)) throw error
     return { kinds: ['unreadable'], message: `cannot be compared: ${error.message}` }
@@ -90,14 +120,21 @@ export async function compareNamedBase(
   return withNamedBase(files, path, header, (base) => compareBase(header, base))
 }
 
-/** The fingerprint that the image at `path` would have of its base now; undefined where there is none, or it cannot be read. */
+/**
+ * The fingerprint that the image at `path` would have of its base now, which is known to read as it did; undefined where there is
+ * none, or it cannot be read.
+ */
 export async function currentFingerprint(
   files: FileSystem,
   path: string,
   header: Header,
 ): Promise<HeaderExtension | undefined> {
   const { backingName = '' } = header
-  return withNamedBase(files, path, header, (base) => fingerprintOf(base, backingName))
+  return withNamedBase(files, path, header, async (base) => {
+    const found = await fingerprintOf(base, backingName)
+    const content = decode(header)?.content
+    return found && { ...found, data: withContent(found.data, content) }
+  })
 }
 
 /** The fingerprint in `header` as it has to be under another name of the same file. */
@@ -220,7 +257,12 @@ function encode(facts: BaseFacts, name: string): Uint8Array {
   writeU32(data, 16, Number(BigInt.asUintN(32, facts.mtimeNs >> 32n)))
   writeU32(data, 20, Number(BigInt.asUintN(32, facts.mtimeNs)))
   if (facts.tables !== undefined) data.set(facts.tables, TABLES_AT)
-  return data
+  return withContent(data, facts.content)
+}
+
+/** Behind all else, where a reader that does not know it does not look. */
+function withContent(data: Uint8Array, content: Uint8Array | undefined): Uint8Array {
+  return content === undefined ? data : Buffer.concat([data.subarray(0, LENGTH), content])
 }
 
 /** Undefined for none, one of a version to come, and one that was made for another name. */
@@ -237,6 +279,7 @@ function decode({ backingName, extensions }: Header): BaseFacts | undefined {
     size: readU64(data, 8),
     mtimeNs: BigInt.asIntN(64, mtimeNs),
     tables: data.subarray(TABLES_AT, TABLES_AT + TABLES_LENGTH),
+    content: data.length < CONTENT_LENGTH ? undefined : data.subarray(LENGTH, CONTENT_LENGTH),
   }
 }
 

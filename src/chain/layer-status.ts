@@ -3,8 +3,10 @@
  * are those of QEMU's block status. What the layers below say is map.ts's affair.
  */
 
+import type { Extent } from '../block/index.ts'
 import type { Mapping, Qcow2Image } from '../qcow2/index.ts'
 import type { Layer } from './chain.ts'
+import { HoleIndex } from './hole-index.ts'
 import { filenameOf } from './location-text.ts'
 import { hasUnwrittenClusters } from './preallocation.ts'
 
@@ -34,6 +36,7 @@ export class LayerStatus {
   #runs: readonly Status[] = []
   #next = 0
   #unwritten: boolean | undefined
+  #holes: HoleIndex | undefined
 
   constructor(layer: Layer) {
     this.#layer = layer
@@ -43,10 +46,11 @@ export class LayerStatus {
 
   /** The run that holds `offset`, which must lie inside the layer. It begins there or before. */
   async at(offset: number): Promise<Status> {
-    return this.#known(offset) ?? (await this.#find(offset))
+    return this.known(offset) ?? (await this.find(offset))
   }
 
-  #known(offset: number): Status | undefined {
+  /** As `at`, from what was found last; undefined where `find` must be asked. */
+  known(offset: number): Status | undefined {
     const runs = this.#runs
     const first = runs[0]
     if (first === undefined || offset < first.start) return undefined
@@ -58,7 +62,8 @@ export class LayerStatus {
     return undefined
   }
 
-  async #find(offset: number): Promise<Status> {
+  /** As `at`, by looking it up; what follows is found along with it. */
+  async find(offset: number): Promise<Status> {
     const { image } = this.#layer
     this.#runs =
       image === undefined ? await this.#rawRuns(offset) : await this.#imageRuns(image, offset)
@@ -77,58 +82,63 @@ export class LayerStatus {
 
   async #imageRuns(image: Qcow2Image, from: number): Promise<readonly Status[]> {
     const runs: Status[] = []
+    const isPlain = image.encryption === undefined
     let start = from
     for (const mapping of await image.mappings(from, this.size - from)) {
-      const found = this.#imageRun(image, start, mapping)
-      for (const run of found instanceof Promise ? await found : found) runs.push(run)
-      start += mapping.length
+      const { kind, length } = mapping
+      const offset = isPlain ? placeOf(mapping) : undefined
+      if (kind === 'normal' && offset !== undefined && this.#unwritten !== false) {
+        this.#unwritten ??= await hasUnwrittenClusters(this.#layer)
+        if (this.#unwritten) {
+          await this.#lookUnder(runs, start, length, offset)
+          start += length
+          continue
+        }
+      }
+      // Spelled out: spreading objects was most of what a map of many runs cost.
+      const compressed = kind === 'compressed'
+      const data = compressed || kind === 'normal'
+      const allocated = kind !== 'unallocated'
+      runs.push({ start, length, allocated, data, zero: kind === 'zero', compressed, offset })
+      start += length
     }
     return runs
   }
 
-  #imageRun(
-    image: Qcow2Image,
-    start: number,
-    mapping: Mapping,
-  ): readonly Status[] | Promise<readonly Status[]> {
-    const { length } = mapping
-    const offset = image.encryption === undefined ? placeOf(mapping) : undefined
-    if (mapping.kind === 'normal' && offset !== undefined && this.#unwritten !== false) {
-      return this.#lookUnder(start, length, offset)
-    }
-    // Spelled out: spreading objects was most of what a map of many runs cost.
-    const allocated = mapping.kind !== 'unallocated'
-    const zero = mapping.kind === 'zero'
-    const compressed = mapping.kind === 'compressed'
-    const data = compressed || mapping.kind === 'normal'
-    return [{ start, length, allocated, data, zero, compressed, offset }]
-  }
-
   /** Tells the holes under a run of clusters; they are data to the image, and zeroes to whoever reads them. */
-  async #lookUnder(start: number, length: number, offset: number): Promise<readonly Status[]> {
-    this.#unwritten ??= await hasUnwrittenClusters(this.#layer)
-    if (!this.#unwritten) return [{ ...DATA, start, length, offset }]
+  async #lookUnder(runs: Status[], start: number, length: number, offset: number): Promise<void> {
     const file = this.#layer.dataFile ?? this.#layer.file
-    const inFile = Math.min(length, file.size - offset)
-    if (inFile <= 0) return [{ ...DATA, start, length, offset, zero: true }]
-    const extents = await file.extents(offset, inFile)
-    const last = extents.length - 1
-    return extents.map((extent, index) => {
-      const at = start + (extent.offset - offset)
+    this.#holes ??= new HoleIndex(file)
+    const end = Math.min(offset + length, file.size)
+    let at = offset
+    while (at < end) {
+      let extent = this.#holes.known(at)
+      if (extent === undefined) {
+        await this.#holes.load(at)
+        extent = this.#holes.known(at) as Extent
+      }
+      const stop = Math.min(end, extent.offset + extent.length)
       const zero = extent.kind !== 'data'
       // A hole at the end of the file goes on past it.
-      const open = zero && index === last && extent.offset + extent.length >= file.size
-      // Spelled out, as in map.ts.
-      return {
-        start: at,
-        length: open ? start + length - at : extent.length,
-        allocated: true,
-        data: true,
-        zero,
-        compressed: false,
-        offset: extent.offset,
-      }
-    })
+      const isOpen = zero && stop >= file.size
+      const runEnd = isOpen ? start + length : start + (stop - offset)
+      runs.push(underRun(start + (at - offset), runEnd, at, zero))
+      if (isOpen) return
+      at = stop
+    }
+    if (end <= offset) runs.push(underRun(start, start + length, offset, true))
+  }
+}
+
+function underRun(start: number, end: number, offset: number, zero: boolean): Status {
+  return {
+    start,
+    length: end - start,
+    allocated: true,
+    data: true,
+    zero,
+    compressed: false,
+    offset,
   }
 }
 

@@ -26,6 +26,9 @@ export interface MapOptions {
   readonly signal?: AbortSignal | undefined
 }
 
+/** Extents that are handed on at a time, about. */
+const BATCH_COUNT = 512
+
 /**
  * Maps `[offset, offset + length)` of the chain, all of it where left out. Runs are as long as can be: neighbours differ. Throws
  * the error of a broken link where a run hangs on it.
@@ -34,45 +37,83 @@ export async function* mapChain(
   chain: Chain,
   offset = 0,
   length = Math.max(0, chain.device.size - offset),
-  { signal }: MapOptions = {},
+  options: MapOptions = {},
 ): AsyncGenerator<MapExtent, void> {
+  for await (const batch of mapBatches(chain, offset, length, options)) yield* batch
+}
+
+/** As `mapChain`, many extents at a time: handing them on one by one costs more than finding them. */
+export async function* mapBatches(
+  chain: Chain,
+  offset = 0,
+  length = Math.max(0, chain.device.size - offset),
+  { signal }: MapOptions = {},
+): AsyncGenerator<readonly MapExtent[], void> {
   checkRange(chain.device.size, offset, length)
-  const layers = chain.layers.map((layer) => new LayerStatus(layer))
+  const map = new ChainMap(chain)
   const end = offset + length
+  let batch: MapExtent[] = []
   let current: MapExtent | undefined
   for (let at = offset; at < end; ) {
-    const pause = breathe(signal)
-    if (pause !== undefined) await pause
-    const next = await runAt(chain, layers, at, end - at)
+    const next = map.known(at, end - at)
+    if (next === undefined) {
+      const pause = breathe(signal)
+      if (pause !== undefined) await pause
+      await map.find(at)
+      continue
+    }
     at += next.length
     if (current !== undefined && continues(current, next)) {
       current = { ...current, length: current.length + next.length }
       continue
     }
-    if (current !== undefined) yield current
+    if (current !== undefined) batch.push(current)
     current = next
+    if (batch.length >= BATCH_COUNT) {
+      yield batch
+      batch = []
+    }
   }
-  if (current !== undefined) yield current
+  if (current !== undefined) batch.push(current)
+  if (batch.length > 0) yield batch
 }
 
-async function runAt(
-  chain: Chain,
-  layers: readonly LayerStatus[],
-  start: number,
-  limit: number,
-): Promise<MapExtent> {
-  let length = limit
-  for (let depth = 0; ; depth++) {
-    const layer = layers[depth] as LayerStatus
-    const status = await layer.at(start)
-    length = Math.min(length, status.start + status.length - start)
-    if (status.data || status.zero) return extent(status, layer, { start, length, depth })
-    const below = layers[depth + 1]
-    if (below === undefined) refuseBroken(chain, depth)
-    if (below === undefined || start >= below.size) {
-      return extent({ ...status, zero: true }, layer, { start, length, depth })
+/** The layers of a chain, asked together. */
+class ChainMap {
+  readonly #chain: Chain
+  readonly #layers: readonly LayerStatus[]
+  /** The layer that had to be looked up when `known` had no answer. */
+  #missing = 0
+
+  constructor(chain: Chain) {
+    this.#chain = chain
+    this.#layers = chain.layers.map((layer) => new LayerStatus(layer))
+  }
+
+  /** The run at `start`, from what the layers found last; undefined where `find` must be called first. */
+  known(start: number, limit: number): MapExtent | undefined {
+    let length = limit
+    for (let depth = 0; ; depth++) {
+      const layer = this.#layers[depth] as LayerStatus
+      const status = layer.known(start)
+      if (status === undefined) {
+        this.#missing = depth
+        return undefined
+      }
+      length = Math.min(length, status.start + status.length - start)
+      if (status.data || status.zero) return extent(status, layer, { start, length, depth })
+      const below = this.#layers[depth + 1]
+      if (below === undefined) refuseBroken(this.#chain, depth)
+      if (below === undefined || start >= below.size) {
+        return extent({ ...status, zero: true }, layer, { start, length, depth })
+      }
+      length = Math.min(length, below.size - start)
     }
-    length = Math.min(length, below.size - start)
+  }
+
+  /** Looks up what `known` lacked at `start`. */
+  async find(start: number): Promise<void> {
+    await this.#layers[this.#missing]?.find(start)
   }
 }
 

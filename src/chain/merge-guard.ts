@@ -2,12 +2,19 @@
 
 import { UsageError } from '../base/errors.ts'
 import type { LongWork } from '../base/progress.ts'
-import type { BlockDevice } from '../block/index.ts'
-import { type FileSystem, isSameFile } from '../storage/index.ts'
+import { type FileStat, type FileSystem, isSameFile } from '../storage/index.ts'
 import type { Layer } from './chain.ts'
-import { type Dependent, findDependents } from './dependents.ts'
-import { changedSnapshots } from './merge.ts'
-import { guardBase } from './views-guard.ts'
+import { comparedParts } from './convert.ts'
+import { findDependents } from './dependents.ts'
+import {
+  type BelowChange,
+  butNot,
+  changedSnapshots,
+  firstPart,
+  heldParts,
+  within,
+} from './merge.ts'
+import { quoted, refuseDependents } from './views-guard.ts'
 
 /** How far the guard looks. */
 export interface GuardScope {
@@ -29,22 +36,46 @@ export async function guardSiblings(
   const { files, folders = [], signal } = scope
   const search = { files, folders, ...(signal === undefined ? {} : { signal }) }
   const { dependents } = await findDependents(base.path, search)
-  const top = merged[0] as Layer
-  const except: string[] = []
   const stats = await Promise.all(merged.map((layer) => layer.hostFile.stat()))
-  const topStat = await top.hostFile.stat()
+  const topStat = stats[0] as FileStat
   const kept = new Set<string>()
-  for (const one of dependents) {
+  // Those that come first stand nearer to the base.
+  const others = dependents.filter((one) => {
     if (isSameFile(one.stat, topStat) || kept.has(one.below)) kept.add(one.path)
-    if (kept.has(one.path) || stats.some((stat) => isSameFile(stat, one.stat))) {
-      except.push(...namesOf(one))
-    }
-  }
-  await guardBase(base.path, { ...search, except, action: `commit into ${base.path}` })
+    return !kept.has(one.path) && !stats.some((stat) => isSameFile(stat, one.stat))
+  })
+  refuseDependents(others, `commit into ${base.path}`)
 }
 
-function namesOf({ path, otherPaths }: Dependent): readonly string[] {
-  return [path, ...otherPaths]
+/**
+ * Refuses where a layer between the uppermost of `merged` and the base, the lowest of `layers`, would read something else once
+ * the base has taken over what all of them hold. Reads both where the layer itself holds nothing of what lies above it. Throws a
+ * UsageError, code `LAYERS_BETWEEN`.
+ */
+export async function guardBetween(
+  layers: readonly Layer[],
+  index: number,
+  work: LongWork,
+): Promise<void> {
+  const { signal } = work
+  const [top, base] = [layers[0] as Layer, layers[index] as Layer]
+  const changes = comparedParts(base.device, top.device)
+  const changed: Layer[] = []
+  for (let between = 1; between < index; between++) {
+    const layer = layers[between] as Layer
+    const above = heldParts(layers.slice(0, between))
+    const own = heldParts(layers.slice(between, index))
+    const parts = within(above, butNot(own, changes))
+    const size = Math.min(layer.device.size, top.device.size)
+    if ((await firstPart(size, parts, { signal })) !== undefined) changed.push(layer)
+  }
+  if (changed.length === 0) return
+  const paths = changed.map(({ path }) => path)
+  throw new UsageError(
+    'LAYERS_BETWEEN',
+    `commit into ${base.path} would change what the layers between read: ${paths.join(', ')}`,
+    { context: { layers: paths, next: `cowpoint commit ${quoted(top.path)}` } },
+  )
 }
 
 /**
@@ -53,12 +84,12 @@ function namesOf({ path, otherPaths }: Dependent): readonly string[] {
  */
 export async function guardSnapshots(
   layer: Layer,
-  below: { readonly before: BlockDevice; readonly after: BlockDevice; readonly action: string },
+  below: BelowChange & { readonly action: string },
   work: LongWork,
 ): Promise<void> {
   const { image, path } = layer
   if (image === undefined || image.snapshots.length === 0) return
-  const changed = await changedSnapshots(image, below.before, below.after, work)
+  const changed = await changedSnapshots(image, below, work)
   const [first] = changed
   if (first === undefined) return
   const names = changed.map(({ id, name }) => `${name} (${id})`)

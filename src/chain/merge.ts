@@ -96,13 +96,22 @@ function zeroesAsData(parts: PartSource): PartSource {
   }
 }
 
-/** The snapshots of `image` that read something else once `after` lies below it instead of `before`. */
+/** What lies below an image, and what will. */
+export interface BelowChange {
+  readonly before: BlockDevice
+  readonly after: BlockDevice
+  /** Ranges that go on to read as `before`, whatever `after` has there. */
+  readonly kept?: PartSource
+}
+
+/** The snapshots of `image` that read something else once what lies below it changes. */
 export async function changedSnapshots(
   image: Qcow2Image,
-  before: BlockDevice,
-  after: BlockDevice,
+  { before, after, kept }: BelowChange,
   { signal }: LongWork = {},
 ): Promise<readonly SnapshotRecord[]> {
+  const compared = comparedParts(before, after)
+  const differing = kept === undefined ? compared : butNot(kept, compared)
   const changed: SnapshotRecord[] = []
   for (const snapshot of image.snapshots) {
     await using view = await image.openSnapshot(snapshot)
@@ -111,9 +120,7 @@ export async function changedSnapshots(
       const kind = mapping.kind === 'unallocated' ? 'skip' : 'data'
       return [{ offset, length: mapping.length, kind }]
     }
-    const differs = await firstPart(view.size, butNot(own, comparedParts(before, after)), {
-      signal,
-    })
+    const differs = await firstPart(view.size, butNot(own, differing), { signal })
     if (differs !== undefined) changed.push(snapshot)
   }
   return changed

@@ -3,14 +3,17 @@
  * is there already, in place and removed when it fails. Filling it is for the caller (convert.ts, `dd`).
  */
 
-import { randomBytes } from 'node:crypto'
 import { dirname, resolve } from 'node:path'
 import { UsageError } from '../base/errors.ts'
 import type { BlockDevice } from '../block/index.ts'
 import { type CreateOptions, createQcow2, planCreate, Qcow2Image } from '../qcow2/index.ts'
 import { FileDevice, type FileStat, type FileSystem, nodeFiles } from '../storage/index.ts'
+import { type LockOptions, lockRequest } from './chain-locks.ts'
 import { parseLocation } from './location.ts'
 import { UnflushedDevice } from './unflushed-device.ts'
+
+/** As much space as a growing image gets at a time. */
+const APPEND_WINDOW = 64 * 1024 * 1024
 
 /** How a new image is laid out. */
 export type ImageLayout =
@@ -18,7 +21,7 @@ export type ImageLayout =
   | { readonly format: 'qcow2'; readonly options: Omit<CreateOptions, 'size'> }
 
 /** Where a new image goes, and how big it is. */
-export interface NewImageOptions {
+export interface NewImageOptions extends LockOptions {
   /** A path, or `file:path`; a block device of the host is filled in place. */
   readonly location: string
   readonly layout: ImageLayout
@@ -129,7 +132,8 @@ interface Place {
 async function findPlace(files: FileSystem, location: string): Promise<Place> {
   const stat = await statOf(files, location)
   if (stat === undefined) {
-    const path = `${location}.${randomBytes(6).toString('hex')}.part`
+    // Creating it fails where somebody else has that name.
+    const path = `${location}.${Math.random().toString(36).slice(2, 12)}.part`
     return { kind: 'new', path, final: location, files }
   }
   const kind = stat.kind === 'file' || stat.kind === 'folder' ? 'replaced' : 'device'
@@ -153,10 +157,17 @@ async function openPlace(
 ): Promise<BlockDevice> {
   const growable = options.layout.format === 'qcow2'
   const create = place.kind === 'new' ? 'new' : 'replace'
+  const lock = lockRequest('write', options)
   const file =
     place.kind === 'device'
-      ? await FileDevice.open(files, place.path, { writable: true, growable })
-      : await FileDevice.open(files, place.path, { create, growable })
+      ? await FileDevice.open(files, place.path, { writable: true, growable, lock })
+      : await FileDevice.open(files, place.path, {
+          create,
+          growable,
+          lock,
+          appendWindow: APPEND_WINDOW,
+          fillsHoles: !growable,
+        })
   return options.durable ? file : new UnflushedDevice(file)
 }
 
@@ -183,7 +194,8 @@ async function layQcow2(
   const { size } = options
   if (layout.dataFile !== undefined) {
     const path = resolve(dirname(final), layout.dataFile.name)
-    const file = await FileDevice.open(files, path, { create: 'replace', growable: true })
+    const lock = lockRequest('write', options)
+    const file = await FileDevice.open(files, path, { create: 'replace', growable: true, lock })
     opened.dataFile = options.durable ? file : new UnflushedDevice(file)
     await opened.dataFile.resize(size)
   }

@@ -3,11 +3,12 @@
  * the active layer, the only one that may be written, is touched last.
  */
 
-import { CowpointError } from '../base/errors.ts'
+import { CowpointError, UsageError } from '../base/errors.ts'
 import type { BlockDevice } from '../block/index.ts'
 import { type OpenOptions, Qcow2Image } from '../qcow2/index.ts'
 import { type FileSystem, nodeFiles } from '../storage/index.ts'
 import { Chain, type ChainWarning, closeAll, devicesOf, type Layer } from './chain.ts'
+import { ChainLocks, type LockOptions } from './chain-locks.ts'
 import type { FileDriver, Format } from './driver.ts'
 import {
   type FindOptions,
@@ -16,14 +17,14 @@ import {
   type LinkedLayer,
   openDevices,
 } from './find-chain.ts'
-import { compareBase } from './fingerprint.ts'
+import type { UntrustedOptions } from './find-layer.ts'
 import { Gate } from './gate.ts'
 import { type Link, linkError } from './link-error.ts'
-import { parseLocation, withFormat } from './location.ts'
+import { type Location, parseLocation, withFormat } from './location.ts'
 import { MissingDevice } from './missing-device.ts'
 
 /** How a chain is opened. */
-export interface ChainOptions extends Pick<OpenOptions, 'discard'> {
+export interface ChainOptions extends Pick<OpenOptions, 'discard'>, LockOptions {
   /** Whether the active layer may be written; the others are never. False where left out. */
   readonly writable?: boolean
   /**
@@ -34,6 +35,8 @@ export interface ChainOptions extends Pick<OpenOptions, 'discard'> {
   /** Which references are followed; those to files in the image's folder and below it where left out. */
   readonly gate?: Gate
   readonly files?: FileSystem
+  /** Reads although somebody may write at the same time: what is read can then be of no one moment. Not with `writable`. */
+  readonly forceShare?: boolean | undefined
   /** False opens this one image, which then reads as zeroes where it holds nothing. */
   readonly backing?: boolean
   /** False leaves external data files closed: the images can be described, not read. */
@@ -44,6 +47,11 @@ export interface ChainOptions extends Pick<OpenOptions, 'discard'> {
   readonly onBroken?: 'throw' | 'report'
   /** Bytes for tables in memory, shared by all layers; 64 MiB where left out. */
   readonly cacheSize?: number
+  /**
+   * Inspects the image before anything in it is believed, and rejects with the code of the first reason to refuse it. No reference
+   * is followed, whatever the gate says, and nothing is written.
+   */
+  readonly untrusted?: boolean | UntrustedOptions
 }
 
 const CACHE_SIZE = 64 * 1024 * 1024
@@ -59,23 +67,56 @@ const DEPTH_LIMIT = 200
 export async function openChain(location: string, options: ChainOptions = {}): Promise<Chain> {
   const parsed = parseLocation(location)
   const top = options.format === undefined ? parsed : withFormat(parsed, options.format)
-  const found = await findChain(top, findOptions(options))
-  return openImages(found, options)
+  if (isUntrusted(options)) refuseTrust(top, options)
+  const { forceShare = false, writable = false } = options
+  if (forceShare && writable) {
+    throw new UsageError(
+      'FORCE_SHARE_WRITABLE',
+      'force-share=on can only be used with read-only images',
+    )
+  }
+  const locks = new ChainLocks(options, { forceShare })
+  const found = await findChain(top, findOptions(options, locks))
+  return openImages(found, options, locks)
 }
 
-function findOptions(options: ChainOptions): FindOptions {
+function findOptions(options: ChainOptions, locks: ChainLocks): FindOptions {
   return {
     files: options.files ?? nodeFiles,
     gate: options.gate ?? new Gate(),
     writable: options.writable ?? false,
-    backing: options.backing ?? true,
-    dataFiles: options.dataFiles ?? true,
+    backing: !isUntrusted(options) && (options.backing ?? true),
+    dataFiles: !isUntrusted(options) && (options.dataFiles ?? true),
     depthLimit: options.depthLimit ?? DEPTH_LIMIT,
     report: options.onBroken === 'report',
+    untrusted: untrustedOptions(options),
+    locks,
   }
 }
 
-async function openImages(found: FoundChain, options: ChainOptions): Promise<Chain> {
+function isUntrusted({ untrusted = false }: ChainOptions): boolean {
+  return untrusted !== false
+}
+
+function untrustedOptions({ untrusted = false }: ChainOptions): UntrustedOptions | undefined {
+  return untrusted === false ? undefined : untrusted === true ? {} : untrusted
+}
+
+/** Refuses what would write an untrusted image, or read another file with it. */
+function refuseTrust({ backing }: Location, { writable = false }: ChainOptions): void {
+  if (writable) {
+    throw new UsageError('UNTRUSTED_WRITABLE', 'an untrusted image can only be read')
+  }
+  if (backing) {
+    throw new UsageError('UNTRUSTED_BACKING', 'an untrusted image is read without a backing file')
+  }
+}
+
+async function openImages(
+  found: FoundChain,
+  options: ChainOptions,
+  locks: ChainLocks,
+): Promise<Chain> {
   const { layers } = found
   const imageCount = layers.filter((layer) => layer.format === 'qcow2').length
   const share = Math.floor((options.cacheSize ?? CACHE_SIZE) / Math.max(1, imageCount))
@@ -113,7 +154,8 @@ async function openImages(found: FoundChain, options: ChainOptions): Promise<Cha
     }
   }
   try {
-    return new Chain(opened, broken, await changedBases(opened))
+    const warnings = [...locks.warnings, ...(await changedBases(opened))]
+    return new Chain(opened, broken, warnings)
   } catch (error) {
     await closeAll(devicesOf(opened)).catch(() => {})
     throw error
@@ -123,6 +165,8 @@ async function openImages(found: FoundChain, options: ChainOptions): Promise<Cha
 /** Looks whether each base still is what the layer on it remembers; a base that another name put there is not asked. */
 async function changedBases(layers: readonly Layer[]): Promise<ChainWarning[]> {
   const warnings: ChainWarning[] = []
+  if (layers.length < 2) return warnings
+  const { compareBase } = await import('./fingerprint.ts')
   for (const [layerIndex, { image, location, filename, backing }] of layers.entries()) {
     const below = layers[layerIndex + 1]
     if (image === undefined || below === undefined || location.backing !== undefined) continue

@@ -7,10 +7,11 @@ import { UsageError } from '../base/errors.ts'
 import type { LongWork } from '../base/progress.ts'
 import type { BlockDevice, PartSource } from '../block/index.ts'
 import type { Qcow2Image } from '../qcow2/index.ts'
-import { type FileSystem, isSameFile, nodeFiles } from '../storage/index.ts'
+import { type FileSystem, isSameFile, LockGroup, nodeFiles } from '../storage/index.ts'
 import type { Chain, Layer } from './chain.ts'
+import type { LockOptions } from './chain-locks.ts'
 import { comparedParts } from './convert.ts'
-import { fingerprintOf } from './fingerprint.ts'
+import { fingerprintOf, remembersContent } from './fingerprint.ts'
 import { Gate } from './gate.ts'
 import { protocolOf } from './location.ts'
 import { butNot, emptyBelow, firstPart, heldParts, imageOf, pullUp, within } from './merge.ts'
@@ -26,13 +27,15 @@ export interface NewBase {
 }
 
 /** How an overlay is put on another base. */
-export interface RebaseOptions extends LongWork, Omit<GuardScope, 'folders'> {
+export interface RebaseOptions extends LongWork, Omit<GuardScope, 'folders'>, LockOptions {
   /** Format of the overlay; found out where left out. */
   readonly format?: ChainOptions['format']
   /** Copies nothing: the new base is said to read as the old one, as after a move. */
   readonly namesOnly?: boolean | undefined
   /** Stores what is copied compressed. */
   readonly compress?: boolean | undefined
+  /** Reads the new base although somebody may write it at the same time. */
+  readonly forceShare?: boolean | undefined
   readonly gate?: Gate | undefined
   readonly files?: FileSystem | undefined
 }
@@ -48,11 +51,15 @@ export async function rebaseLayer(
   options: RebaseOptions = {},
 ): Promise<void> {
   const { files = nodeFiles, gate = new Gate(), format } = options
-  const use = { files, gate, ...(format === undefined ? {} : { format }) }
+  const { locking, ignoreWriters, forceShare } = options
+  // The new base can stand on files that the overlay stands on too.
+  const { lockGroup = new LockGroup() } = options
+  const common = { files, gate, locking, ignoreWriters, lockGroup }
+  const use = { ...common, ...(format === undefined ? {} : { format }) }
   if (options.namesOnly === true) return rename(location, base, { ...options, use })
   await using chain = await openChain(location, { ...use, writable: true })
   const image = imageOf(chain.active, 'Operation not supported')
-  await using below = await openBelow(chain.active, base, { files, gate })
+  await using below = await openBelow(chain.active, base, { ...common, forceShare })
   const before = chain.layers[1]?.device ?? emptyBelow(image.size)
   const after = below?.device ?? emptyBelow(image.size)
   if (options.unsafe !== true) {
@@ -123,7 +130,9 @@ async function setBase(
   below: Chain | undefined,
 ): Promise<void> {
   if (base === undefined || below === undefined) return image.setBacking(base)
-  await image.setBacking({ ...base, fingerprint: await fingerprintOf(below.active, base.name) })
+  const look = remembersContent(image.header) ? { content: below.device } : {}
+  const fingerprint = await fingerprintOf(below.active, base.name, look)
+  await image.setBacking({ ...base, fingerprint })
 }
 
 /** Changes the name alone, after a look whether the image then reads as before. */
@@ -137,7 +146,10 @@ async function rename(
   const image = imageOf(chain.active, 'Operation not supported')
   if (options.unsafe === true) return image.setBacking(base)
   const { format: _format, ...belowUse } = use
-  await using below = await openBelow(chain.active, base, belowUse)
+  await using below = await openBelow(chain.active, base, {
+    ...belowUse,
+    forceShare: options.forceShare,
+  })
   await refuseDifference(location, below, options)
   await setBase(image, base, below)
 }
@@ -148,7 +160,8 @@ async function refuseDifference(
   below: Chain | undefined,
   options: RebaseOptions & { readonly use: ChainOptions },
 ): Promise<void> {
-  const old = await openChain(location, { ...options.use, onBroken: 'report' })
+  const { use, forceShare } = options
+  const old = await openChain(location, { ...use, forceShare, onBroken: 'report' })
   await using _closing = old
   if (old.broken.length > 0) return
   const before = old.layers[1]?.device ?? emptyBelow(old.device.size)

@@ -9,7 +9,8 @@ import { CowpointError, IoError } from '../base/errors.ts'
 import type { LongWork } from '../base/progress.ts'
 import { copy } from '../block/index.ts'
 import { type Header, Qcow2Image, readHeader } from '../qcow2/index.ts'
-import { FileDevice, type FileSystem, isSameFile, nodeFiles } from '../storage/index.ts'
+import { FileDevice, type FileSystem, isSameFile, nodeFiles, openLocked } from '../storage/index.ts'
+import { type LockOptions, lockRequest } from './chain-locks.ts'
 import { fileKey } from './dependents.ts'
 import { compareNamedBase, currentFingerprint, renamedFingerprint } from './fingerprint.ts'
 import type { ScannedImage } from './folder-scan.ts'
@@ -17,7 +18,7 @@ import { statOf } from './new-image.ts'
 import type { Move, NameChange, RelocationPlan } from './relocate-plan.ts'
 
 /** What carrying out a plan takes. */
-export interface RelocateWork extends LongWork {
+export interface RelocateWork extends LongWork, LockOptions {
   readonly files?: FileSystem
 }
 
@@ -38,6 +39,8 @@ class Relocation {
   readonly #files: FileSystem
   readonly #undo: (() => Promise<void>)[] = []
   readonly #copied = new Set<Move>()
+  /** Files that were copied, kept from being written until they are gone. */
+  readonly #held: FileDevice[] = []
 
   constructor(plan: RelocationPlan, work: RelocateWork) {
     this.#plan = plan
@@ -48,13 +51,12 @@ class Relocation {
   async run(): Promise<void> {
     const remembered = await this.#rememberedBases()
     try {
+      await this.#refuseUsed()
       await this.#prepare()
-    } catch (error) {
-      // Stops where undoing fails: then both names still lead to the file.
-      for (const step of this.#undo.toReversed()) await step()
-      throw error
+      await this.#finish()
+    } finally {
+      for (const file of this.#held) await file.close()
     }
-    await this.#finish()
     // Each round can change what stands above; a chain of so many layers has settled after so many rounds.
     for (let rounds = remembered.length; rounds > 0; rounds--) {
       let isSettled = true
@@ -63,8 +65,32 @@ class Relocation {
     }
   }
 
-  /** Everything up to where all images are ready to do without the old names. */
+  /** Refuses files that somebody writes: a running machine knows them by the old name. */
+  async #refuseUsed(): Promise<void> {
+    const lock = lockRequest('read', this.#work)
+    for (const { from } of this.#plan.moves) {
+      if (lock === undefined || (await statOf(this.#files, from))?.kind !== 'file') continue
+      try {
+        await (await openLocked(this.#files, from, 'read', lock)).close()
+      } catch (error) {
+        if (!(error instanceof CowpointError) || error.code !== 'ACCESS_DENIED') throw error
+      }
+    }
+  }
+
+  /** Does all that can be undone, and undoes it where it fails. */
   async #prepare(): Promise<void> {
+    try {
+      await this.#makeReady()
+    } catch (error) {
+      // Stops where undoing fails: then both names still lead to the file.
+      for (const step of this.#undo.toReversed()) await step()
+      throw error
+    }
+  }
+
+  /** Everything up to where all images are ready to do without the old names. */
+  async #makeReady(): Promise<void> {
     const { moves, folderMoves, changes } = this.#plan
     const { signal } = this.#work
     for (const { to } of folderMoves) {
@@ -135,7 +161,10 @@ class Relocation {
     const part = `${to}.part`
     const { signal, onProgress } = this.#work
     const before = await this.#files.stat(from)
-    await using source = await FileDevice.open(this.#files, from)
+    // Whoever writes it would go on with the file that is about to lose its name.
+    const lock = lockRequest('read', this.#work)
+    const source = await FileDevice.open(this.#files, from, { lock })
+    this.#held.push(source)
     try {
       const target = await FileDevice.open(this.#files, part, { create: 'new' })
       try {
@@ -178,7 +207,8 @@ class Relocation {
     name: string | undefined,
     remember: (header: Header) => ReturnType<typeof renamedFingerprint>,
   ): Promise<void> {
-    const file = await FileDevice.open(this.#files, path, { writable: true, growable: true })
+    const lock = lockRequest('write', this.#work)
+    const file = await FileDevice.open(this.#files, path, { writable: true, growable: true, lock })
     let image: Qcow2Image
     try {
       image = await Qcow2Image.open(file, { writable: true, name: path })

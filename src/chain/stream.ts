@@ -9,7 +9,8 @@ import type { LongWork } from '../base/progress.ts'
 import type { PartSource } from '../block/index.ts'
 import { type FileSystem, nodeFiles } from '../storage/index.ts'
 import type { Chain, Layer } from './chain.ts'
-import { fingerprintOf } from './fingerprint.ts'
+import type { LockOptions } from './chain-locks.ts'
+import { fingerprintOf, remembersContent } from './fingerprint.ts'
 import { Gate } from './gate.ts'
 import { protocolOf } from './location.ts'
 import { butNot, emptyBelow, findBase, heldParts, imageOf, paceOf, pullUp } from './merge.ts'
@@ -18,7 +19,7 @@ import { type ChainOptions, openChain } from './open.ts'
 import { folderOf } from './reference.ts'
 
 /** How backing data is pulled up. */
-export interface StreamOptions extends LongWork, Omit<GuardScope, 'folders'> {
+export interface StreamOptions extends LongWork, Omit<GuardScope, 'folders'>, LockOptions {
   /** Format of the image; found out where left out. */
   readonly format?: ChainOptions['format']
   /** The layer on which the image stands afterwards; nothing where left out. */
@@ -37,7 +38,8 @@ export interface StreamOptions extends LongWork, Omit<GuardScope, 'folders'> {
  */
 export async function streamLayer(location: string, options: StreamOptions = {}): Promise<void> {
   const { files = nodeFiles, gate = new Gate(), format } = options
-  const use = { files, gate, writable: true }
+  const { locking, ignoreWriters, lockGroup } = options
+  const use = { files, gate, locking, ignoreWriters, lockGroup, writable: true }
   await using chain = await openChain(location, format === undefined ? use : { ...use, format })
   const image = imageOf(chain.active, 'raw image has nothing to pull up')
   const index = await baseIndex(chain, options.base, files)
@@ -88,12 +90,13 @@ async function dropLayers({ active, layers }: Chain, index: number): Promise<voi
   const base = layers[index]
   if (base === undefined) return image.setBacking(undefined)
   const name = nameFrom(active, layers[index - 1] as Layer, base)
-  const fingerprint = await fingerprintOf(base, name)
+  const look = remembersContent(image.header) ? { content: base.device } : {}
+  const fingerprint = await fingerprintOf(base, name, look)
   await image.setBacking({ name, format: base.format, fingerprint })
 }
 
 /** The name of the base as the image must write it; the layer above the base names it from another folder. */
-function nameFrom(image: Layer, above: Layer, base: Layer): string {
+export function nameFrom(image: Layer, above: Layer, base: Layer): string {
   const name = above.backing?.name ?? base.filename
   if (protocolOf(name) !== undefined || isAbsolute(name)) return name
   const [here, there] = [resolve(folderOf(image.path)), resolve(folderOf(above.path))]

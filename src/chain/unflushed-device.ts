@@ -51,6 +51,10 @@ export class UnflushedDevice implements BlockDevice {
 
   async flush(): Promise<void> {}
 
+  async revalidate(): Promise<void> {
+    await this.#device.revalidate?.()
+  }
+
   resize(size: number): Promise<void> {
     return this.#device.resize(size)
   }

@@ -5,7 +5,13 @@
 
 import { UsageError } from '../base/errors.ts'
 import { nodeFiles } from '../storage/index.ts'
-import { type DependentOptions, type Dependents, fileKey, findDependents } from './dependents.ts'
+import {
+  type Dependent,
+  type DependentOptions,
+  type Dependents,
+  fileKey,
+  findDependents,
+} from './dependents.ts'
 
 /** How the guard is asked. */
 export interface GuardOptions extends DependentOptions {
@@ -29,9 +35,17 @@ export async function guardBase(path: string, options: GuardOptions): Promise<De
   const files = search.files ?? nodeFiles
   const excepted = new Set<string>()
   for (const one of except) excepted.add(fileKey(await files.stat(one)))
-  const others = found.dependents.filter(({ stat }) => !excepted.has(fileKey(stat)))
+  refuseDependents(
+    found.dependents.filter(({ stat }) => !excepted.has(fileKey(stat))),
+    action,
+  )
+  return found
+}
+
+/** Throws the error of `guardBase` where there are any. */
+export function refuseDependents(others: readonly Dependent[], action: string): void {
   const [first] = others
-  if (first === undefined) return found
+  if (first === undefined) return
   const overlays = others.map((one) => one.path)
   const shown = overlays.slice(0, NAMED).join(', ')
   const more = overlays.length > NAMED ? ` and ${overlays.length - NAMED} more` : ''
@@ -54,7 +68,7 @@ function count(overlayCount: number): string {
   return overlayCount === 1 ? 'the overlay' : `${overlayCount} overlays`
 }
 
-/** As a shell takes it. */
-function quoted(path: string): string {
+/** A path as a shell takes it. */
+export function quoted(path: string): string {
   return /^[\w@%+=:,./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`
 }

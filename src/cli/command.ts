@@ -5,6 +5,7 @@
 
 import type { Context } from './context.ts'
 import type { OptionTable, OptionValues } from './options.ts'
+import type { Entry } from './registry.ts'
 
 /** One word, or several, that is no option. */
 export interface Positional {
@@ -30,6 +31,8 @@ export interface CommandWords<O extends OptionTable> {
    * `context.about`. `cowpoint`: the status follows the class of the error (exit.ts).
    */
   readonly manners: 'qemu-img' | 'cowpoint'
+  /** A verb of verbs: the first word says which of these is meant, and `run` is not called. */
+  readonly verbs?: readonly Entry[]
   /** The last word is a positional whatever it looks like, as in `resize disk.qcow2 -1G`. */
   readonly lastIsPositional?: boolean
   /** What the verb does, once. Returns the exit status; a failure is thrown. */

@@ -21,8 +21,14 @@ export async function commandText(command: Command): Promise<string> {
     const word = many ? `${name}…` : name
     return optional ? `[${word}]` : word
   })
-  const usage = ['cowpoint', command.name, '[options]', ...words].join(' ')
-  const screen = blank().usage([usage, command.summary, ...(command.notes ?? [])].join('\n\n'))
+  const isGroup = command.verbs !== undefined
+  const usage = ['cowpoint', command.name, ...(isGroup ? ['<verb>'] : []), '[options]', ...words]
+  const paragraphs = [usage.join(' '), command.summary, ...(command.notes ?? [])]
+  const screen = blank().usage(paragraphs.join('\n\n'))
+  if (isGroup) screen.scriptName(`cowpoint ${command.name}`)
+  for (const { name, aliases, summary } of command.verbs ?? []) {
+    screen.command([name, ...aliases], summary)
+  }
   for (const { name, summary } of command.positionals) {
     screen.positional(name, { description: summary, type: 'string' })
   }

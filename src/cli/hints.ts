@@ -9,11 +9,19 @@ const HINTS: Readonly<Record<string, (context: CowpointError['context']) => stri
   MISSING_OPTION_VALUE: usage,
   MISSING_ARGUMENT: usage,
   EXTRA_ARGUMENT: usage,
+  IMAGE_LOCKED: held,
+  OPEN_ELSEWHERE: () =>
+    '--ignore-writers writes all the same; both writing at a time destroys the image',
+  LOCK_UNAVAILABLE: () => '--no-lock writes all the same, if nobody else uses the image',
   SNAPSHOT_NOT_FOUND: () => "'cowpoint snapshot -l' lists the snapshots of an image",
   BASE_HAS_OVERLAYS: ({ next }) =>
     `'${next}' makes the first of them independent; --unsafe changes them all`,
+  LAYERS_BETWEEN: ({ next }) =>
+    `'${next}' goes one layer down and can be followed by the next; --unsafe leaves them reading something else`,
   LAYER_HAS_SNAPSHOTS: ({ next }) =>
     `'${next}' saves the first of them, which can then be deleted; --unsafe changes what they read`,
+  CONTENT_UNKNOWN: () =>
+    "'cowpoint create -b … --fingerprint content' makes an image that remembers it",
   BASE_DIFFERS: () =>
     'without -u what differs is copied and the image reads as before; --unsafe changes the name anyway',
   BITMAP_INCONSISTENT: () => "'cowpoint bitmap --remove' deletes the bitmap from the image",
@@ -23,6 +31,13 @@ const HINTS: Readonly<Record<string, (context: CowpointError['context']) => stri
     "'cowpoint check -r all --drop-bitmaps' drops the bitmaps, after which the image opens",
   UNKNOWN_FEATURE: () =>
     'the image was made by something newer; another program may know the feature',
+}
+
+/** Who has the image, as far as that can be seen. */
+function held({ holders, lock }: CowpointError['context']): string {
+  const known = Array.isArray(holders) && holders.length > 0 ? holders.slice(0, 4).join(', ') : ''
+  const who = known === '' ? 'held by a process that cannot be seen from here' : `held by ${known}`
+  return lock === 'read' ? `${who}; -U reads all the same, where the verb has it` : who
 }
 
 function usage({ verb }: CowpointError['context']): string {

@@ -3,6 +3,7 @@
 import { IoError } from '../base/errors.ts'
 import type { Io } from './context.ts'
 import { Interrupted } from './exit.ts'
+import { optimizeLate } from './optimize-late.ts'
 import type { Sink } from './output.ts'
 import { runProgram } from './program.ts'
 
@@ -78,4 +79,5 @@ const io: Io = {
   signal: interruption.signal,
 }
 
+optimizeLate(process.argv[2])
 void runProgram(process.argv.slice(2), io).then((status) => process.exit(status))

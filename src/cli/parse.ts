@@ -1,11 +1,10 @@
 /**
  * Reads the command line of one verb. The grammar is getopt_long's, as people know it from qemu-img: options and
  * positionals mix, short ones cluster (`-cp`) and take their value with or without a blank (`-fqcow2`), long ones
- * may be cut as far as they stay unique, `--` ends them. This file turns those spellings into plain ones, yargs'
- * parser collects them, and zod checks each value.
+ * may be cut as far as they stay unique, `--` ends them. This file turns those spellings into plain ones and collects
+ * them; zod checks each value.
  */
 
-import yargsParser from 'yargs-parser'
 import { UsageError } from '../base/errors.ts'
 import type { Command, CommandArgs } from './command.ts'
 import type { Option, OptionTable } from './options.ts'
@@ -19,12 +18,13 @@ export type ParsedWords =
 export function parseWords(command: Command, words: readonly string[]): ParsedWords {
   const spelled = spellOut(command, words)
   if (spelled === 'help') return { help: true }
-  const parsed = yargsParser(spelled, parserSettings(command.options))
+  const end = spelled.indexOf('--')
+  const given = collect(spelled.slice(0, end))
   const options: Record<string, unknown> = {}
   for (const [name, option] of Object.entries(command.options)) {
-    options[name] = option.schema.parse(rawValue(option, parsed[name]))
+    options[name] = option.schema.parse(rawValue(option, given.get(name) ?? []))
   }
-  const positionals = parsed._.map(String)
+  const positionals = spelled.slice(end + 1)
   checkPositionals(command, positionals)
   return { help: false, options, positionals, order: orderOf(spelled) }
 }
@@ -35,28 +35,21 @@ function orderOf(spelled: readonly string[]): string[] {
   return names.map((word) => /^--([^=]*)/.exec(word)?.[1] ?? '')
 }
 
-/** yargs' parser has many readings of its own (numbers, dots, `--no-x`); here a text is a text. */
-function parserSettings(table: OptionTable): yargsParser.Options {
-  const names = (kind: Option<unknown>['kind']): string[] =>
-    Object.keys(table).filter((name) => table[name]?.kind === kind)
-  return {
-    boolean: names('switch'),
-    string: [...names('value'), ...names('list')],
-    configuration: {
-      'boolean-negation': false,
-      'camel-case-expansion': false,
-      'dot-notation': false,
-      'parse-numbers': false,
-      'parse-positional-numbers': false,
-      'short-option-groups': false,
-    },
+/** The values of each option in the order in which they were given; a switch has an empty text for each time. */
+function collect(options: readonly string[]): Map<string, string[]> {
+  const values = new Map<string, string[]>()
+  for (const word of options) {
+    const [, name = '', value = ''] = /^--([^=]*)=?(.*)$/s.exec(word) ?? []
+    const list = values.get(name)
+    if (list === undefined) values.set(name, [value])
+    else list.push(value)
   }
+  return values
 }
 
-function rawValue(option: Option<unknown>, value: unknown): unknown {
-  const all = value === undefined ? [] : Array.isArray(value) ? value : [value]
-  if (option.kind === 'switch') return all.length > 0
-  return option.kind === 'list' ? all : all.at(-1)
+function rawValue({ kind }: Option<unknown>, values: readonly string[]): unknown {
+  if (kind === 'switch') return values.length > 0
+  return kind === 'list' ? values : values.at(-1)
 }
 
 /** Every option as `--name` or `--name=value`, then `--` and the positionals; or `help`. */

@@ -8,7 +8,6 @@ import type { Command } from './command.ts'
 import { createContext, type Io } from './context.ts'
 import { blame, failureOf, Interrupted } from './exit.ts'
 import { Output } from './output.ts'
-import { parseWords } from './parse.ts'
 import { type Entry, findCommand } from './registry.ts'
 import { failureJson, failureText } from './report.ts'
 import { VERSION } from './version.ts'
@@ -22,7 +21,8 @@ export async function runProgram(
   io: Io,
   lookUp: LookUp = findCommand,
 ): Promise<number> {
-  const [first, ...rest] = words
+  const [first] = words
+  let rest = words.slice(1)
   let command: Command | undefined
   try {
     if (first === undefined) throw new UsageError('MISSING_COMMAND', 'no command was given')
@@ -30,6 +30,10 @@ export async function runProgram(
     if (first === '--help' || first === '-h' || first === 'help')
       return await help(rest, io, lookUp)
     command = await load(first, lookUp)
+    while (command.verbs !== undefined && rest[0] !== undefined && !isHelp(rest[0])) {
+      command = await loadVerb(command, rest[0])
+      rest = rest.slice(1)
+    }
     return await runCommand(command, rest, io)
   } catch (error) {
     const failure = failureOf(error, command)
@@ -40,6 +44,7 @@ export async function runProgram(
 }
 
 async function runCommand(command: Command, words: readonly string[], io: Io): Promise<number> {
+  const { parseWords } = await import('./parse.ts')
   const args = parseWords(command, words)
   if (args.help) return helpOn(command, io)
   const context = createContext(command.name, io)
@@ -73,9 +78,25 @@ async function load(verb: string, lookUp: LookUp): Promise<Command> {
   })
 }
 
+async function loadVerb(command: Command, name: string): Promise<Command> {
+  const entry = command.verbs?.find((one) => one.name === name || one.aliases.includes(name))
+  if (entry !== undefined) return (await entry.load()).command
+  throw new UsageError('UNKNOWN_COMMAND', `command '${command.name} ${name}' is not known`, {
+    context: { verb: command.name, command: name },
+  })
+}
+
+function isHelp(word: string): boolean {
+  return word === '-h' || /^--h(elp|el|e)?$/.test(word)
+}
+
 async function help(words: readonly string[], io: Io, lookUp: LookUp): Promise<number> {
-  const [verb] = words
-  if (verb !== undefined) return helpOn(await load(verb, lookUp), io)
+  const [verb, inner] = words
+  if (verb !== undefined) {
+    const command = await load(verb, lookUp)
+    const isInner = command.verbs !== undefined && inner !== undefined
+    return helpOn(isInner ? await loadVerb(command, inner) : command, io)
+  }
   const { overviewText } = await import('./help.ts')
   return print(io, await overviewText())
 }

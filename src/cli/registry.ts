@@ -30,9 +30,24 @@ export const COMMANDS: readonly Entry[] = [
     () => import('./commands/check.ts'),
   ),
   entry(
+    'inspect',
+    'tell whether an untrusted image is safe to read',
+    () => import('./commands/inspect.ts'),
+  ),
+  entry(
     'compare',
     'check whether two images have the same content',
     () => import('./commands/compare.ts'),
+  ),
+  entry(
+    'diff',
+    'show which ranges changed between snapshots, layers or images',
+    () => import('./commands/diff.ts'),
+  ),
+  entry(
+    'checksum',
+    'print or check digests of what images read as',
+    () => import('./commands/checksum.ts'),
   ),
   entry(
     'measure',
@@ -41,7 +56,7 @@ export const COMMANDS: readonly Entry[] = [
   ),
   entry(
     'snapshot',
-    'list, create, apply or delete internal snapshots',
+    'list, create, apply, delete or extract internal snapshots',
     () => import('./commands/snapshot.ts'),
   ),
   entry(
@@ -74,6 +89,11 @@ export const COMMANDS: readonly Entry[] = [
     'chain',
     'show the files below and above an image as a tree',
     () => import('./commands/chain.ts'),
+  ),
+  entry(
+    'checkpoint',
+    'create, list, restore and merge checkpoints of one or several disks',
+    () => import('./commands/checkpoint.ts'),
   ),
   entry(
     'relocate',

@@ -3,23 +3,35 @@
  * of the stream.
  */
 
-import { constants, deflateRawSync, inflateRawSync } from 'node:zlib'
+import { constants, deflateRaw, deflateRawSync, inflateRawSync } from 'node:zlib'
 import { type ClusterCodec, compressedDataError } from './codec.ts'
 
 /** zlib's smallest output buffer. */
 const MIN_CHUNK = 64
+
+function packing(source: Uint8Array) {
+  return { windowBits: 12, memLevel: 9, chunkSize: Math.max(source.length, MIN_CHUNK) }
+}
+
+function ifShorter(packed: Uint8Array, source: Uint8Array): Uint8Array | undefined {
+  return packed.length < source.length ? packed : undefined
+}
 
 /** Deflate clusters. A window up to 32 KiB is read, 4 KiB is written. */
 export const zlibCodec: ClusterCodec = {
   name: 'zlib',
 
   compress(source) {
-    const packed = deflateRawSync(source, {
-      windowBits: 12,
-      memLevel: 9,
-      chunkSize: Math.max(source.length, MIN_CHUNK),
+    return ifShorter(deflateRawSync(source, packing(source)), source)
+  },
+
+  compressElsewhere(source) {
+    return new Promise((resolve, reject) => {
+      deflateRaw(source, packing(source), (error, packed) => {
+        if (error === null) resolve(ifShorter(packed, source))
+        else reject(error)
+      })
     })
-    return packed.length < source.length ? packed : undefined
   },
 
   decompress(source, target) {

@@ -20,6 +20,8 @@ export interface ZstdEngine {
   readonly name: 'node' | 'libzstd' | 'wasm'
   /** A frame, or undefined where it would be no shorter than `source`. */
   pack(source: Uint8Array): Uint8Array | undefined
+  /** As `pack`, on a thread of the pool. */
+  packElsewhere?(source: Uint8Array): Promise<Uint8Array | undefined>
   /**
    * Writes a frame's content into `target` and returns its length; throws where it is damaged or
    * longer.
@@ -55,9 +57,11 @@ export async function zstdEngines(): Promise<readonly ZstdEngine[]> {
 
 /** A codec by one engine. */
 export function zstdCodec(engine: ZstdEngine): ClusterCodec {
+  const { packElsewhere } = engine
   return {
     name: 'zstd',
     compress: (source) => engine.pack(source),
+    ...(packElsewhere === undefined ? {} : { compressElsewhere: packElsewhere }),
     decompress: (source, target) => unpackFrames(engine, source, target),
   }
 }
@@ -90,6 +94,11 @@ function unpackFrames(engine: ZstdEngine, source: Uint8Array, target: Uint8Array
 
 // The types are of Node 20, which lacks these.
 interface NodeZstd {
+  zstdCompress(
+    source: Uint8Array,
+    options: object,
+    done: (error: Error | null, packed: Uint8Array) => void,
+  ): void
   zstdCompressSync(source: Uint8Array, options: object): Uint8Array
   zstdDecompressSync(source: Uint8Array, options: object): Uint8Array
 }
@@ -103,6 +112,14 @@ function nodeEngine(): ZstdEngine | undefined {
       const packed = node.zstdCompressSync(source, { chunkSize: Math.max(source.length, 64) })
       return packed.length < source.length ? packed : undefined
     },
+    packElsewhere: (source) =>
+      new Promise((resolve, reject) => {
+        const options = { chunkSize: Math.max(source.length, 64) }
+        node.zstdCompress(source, options, (error, packed) => {
+          if (error !== null) reject(error)
+          else resolve(packed.length < source.length ? packed : undefined)
+        })
+      }),
     unpack(frame, target) {
       const bytes = node.zstdDecompressSync(frame, {
         maxOutputLength: target.length,
@@ -126,6 +143,12 @@ function libraryEngine(): ZstdEngine | undefined {
       if (scratch.length < source.length) scratch = new Uint8Array(source.length)
       const length = library.compress(source, scratch.subarray(0, source.length - 1), LEVEL)
       return length === undefined ? undefined : scratch.slice(0, length)
+    },
+    async packElsewhere(source) {
+      if (source.length < 2) return undefined
+      const room = new Uint8Array(source.length - 1)
+      const length = await library.compressElsewhere(source, room, LEVEL)
+      return length === undefined ? undefined : room.subarray(0, length)
     },
     unpack(frame, target) {
       const length = library.decompress(frame, target)

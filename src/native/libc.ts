@@ -5,7 +5,8 @@
  */
 
 import { constants } from 'node:os'
-import { loadPackage } from '../base/load-package.ts'
+import { dirname } from 'node:path'
+import { loadPackage, resolvePackage } from '../base/load-package.ts'
 
 type Koffi = typeof import('koffi').default
 
@@ -36,12 +37,29 @@ export function loadKoffi(): Koffi | undefined {
   if (koffiLoaded === undefined) {
     koffiLoaded = null
     try {
-      koffiLoaded = loadPackage('koffi') as Koffi
+      koffiLoaded = loadKoffiBinary() ?? (loadPackage('koffi') as Koffi)
     } catch {
       // Stays null: an optional power that this host lacks.
     }
   }
   return koffiLoaded ?? undefined
+}
+
+/**
+ * The binary that koffi's own front is a wrapper of. To load it directly takes 2 ms instead of 9, which every command that locks
+ * a file would pay; undefined where it does not lie where it does today.
+ */
+function loadKoffiBinary(): Koffi | undefined {
+  try {
+    const folder = dirname(resolvePackage('koffi'))
+    const binary = `${process.platform}-${process.arch}/${process.platform}_${process.arch}`
+    const loaded = loadPackage(`${folder}/../@koromix/koffi-${binary}/koffi.node`) as Koffi
+    return typeof loaded.load === 'function' && typeof loaded.errno === 'function'
+      ? loaded
+      : undefined
+  } catch {
+    return undefined
+  }
 }
 
 /** The C library, or undefined where it cannot be reached. */

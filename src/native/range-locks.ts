@@ -51,8 +51,13 @@ export function setLock(fd: number, lock: FileRangeLock): boolean | undefined {
   const { result, errno } = retry(library, () => library.fcntl(fd, SET_LOCK, argument))
   if (result >= 0) return true
   if (errno === constants.errno.EAGAIN || errno === constants.errno.EACCES) return false
-  if (isUnsupported(errno)) return undefined
+  if (isWithoutLocks(errno)) return undefined
   throw new SystemCallError('fcntl', errno)
+}
+
+/** Whether an errno says that the host or the file system has no such locks. */
+export function isWithoutLocks(errno: number): boolean {
+  return errno === constants.errno.ENOLCK || isUnsupported(errno)
 }
 
 /**
@@ -65,7 +70,7 @@ export function getLock(fd: number, lock: FileRangeLock): FileRangeLock | undefi
   const view = encode(lock)
   const { result, errno } = retry(library, () => library.fcntl(fd, GET_LOCK, bytesOf(view)))
   if (result < 0) {
-    if (isUnsupported(errno)) return undefined
+    if (isWithoutLocks(errno)) return undefined
     throw new SystemCallError('fcntl', errno)
   }
   return {

@@ -11,7 +11,7 @@ import { extensionText, type HeaderExtension, textExtension } from './layout/ext
 import { beginChange, beginGuestWrite } from './metadata/begin-write.ts'
 import { rewriteHeader } from './metadata/header-rewrite.ts'
 import { dataFileIsRaw, type Qcow2State } from './metadata/state.ts'
-import { changeRefcountWidth } from './refcount-width.ts'
+import { changeRefcountWidth, checkRefcountWidth } from './refcount-width.ts'
 import { isResize, resizeDisk } from './resize.ts'
 
 /** What is to change; what is left out stays. */
@@ -41,7 +41,13 @@ async function amendHeld(state: Qcow2State, options: AmendOptions): Promise<void
   const work: LongWork = { signal: options.signal, onProgress: options.onProgress }
   await state.mutex.run(async () => {
     await beginChange(state)
-    if (version > state.header.version) await upgradeImage(state)
+    if (version > state.header.version) {
+      // Refused as a whole, not half-way.
+      if (refcountBits !== undefined) {
+        await checkRefcountWidth(state, Math.log2(refcountBits), work)
+      }
+      await upgradeImage(state)
+    }
     if (refcountBits !== undefined) {
       await changeRefcountWidth(state, Math.log2(refcountBits), work)
     }

@@ -10,16 +10,32 @@ import { LIMIT } from './layout/constants.ts'
 import { decodeName } from './layout/names.ts'
 import type { L1Place, OffsetWords } from './walk.ts'
 
+/** Where an entry of the table lies, from the table's beginning, and how long its parts are in bytes. */
+export interface SnapshotEntry {
+  readonly at: number
+  /** On disk; the field that says so can be wrong where a table was mended. */
+  readonly extraSize: number
+  /** ID and name. */
+  readonly textSize: number
+}
+
 /** What a check needs to know of a snapshot. */
 export interface CheckedSnapshot extends L1Place {
   readonly id: string
   readonly name: string
+  readonly entry: SnapshotEntry
 }
 
-/** The snapshots that were read and the length of their table in bytes, or why they cannot be read. */
-export type SnapshotReading =
-  | { readonly snapshots: readonly CheckedSnapshot[]; readonly length: number }
-  | { readonly failure: string }
+/** The snapshots that were read and the length of their table in bytes. */
+export interface ReadSnapshots {
+  readonly snapshots: readonly CheckedSnapshot[]
+  readonly length: number
+  /** What had to be done to read a broken table; see repair-snapshot-table.ts. */
+  readonly mended?: readonly string[]
+}
+
+/** The snapshots, or why they cannot be read. */
+export type SnapshotReading = ReadSnapshots | { readonly failure: string }
 
 const ENTRY_LENGTH = 40
 /** Extra data that version 3 demands: VM state size and disk size. */
@@ -50,10 +66,9 @@ export async function readSnapshots(
 }
 
 async function readEntries(parts: ImageParts, findings: Findings): Promise<SnapshotReading> {
-  const { snapshotCount } = parts
+  const { snapshotCount, geometry } = parts
   const window = new Window(parts)
   const snapshots: CheckedSnapshot[] = []
-  const incomplete: number[] = []
   let end = 0
   for (let index = 0; index < snapshotCount; index++) {
     const at = roundUp(end, 8)
@@ -68,21 +83,11 @@ async function readEntries(parts: ImageParts, findings: Findings): Promise<Snaps
       )
       return { failure: 'File too large' }
     }
-    if (extraSize < DEMANDED_EXTRA) incomplete.push(index)
-    const idSize = readU16(fixed, 12)
-    const nameSize = readU16(fixed, 14)
-    const offsetWords = [readU32(fixed, 0), readU32(fixed, 4)] as const
-    const l1Size = readU32(fixed, 8)
-    const texts = await window.bytes(at + ENTRY_LENGTH + extraSize, idSize + nameSize)
-    snapshots.push({
-      id: cText(texts.subarray(0, idSize)),
-      name: cText(texts.subarray(idSize)),
-      l1TableOffset: readU64Rounded(fixed, 0),
-      l1Size,
-      offsetWords,
-      fault: l1Fault(offsetWords, l1Size, parts.geometry.clusterSize),
-    })
-    end = at + ENTRY_LENGTH + extraSize + idSize + nameSize
+    const textSize = readU16(fixed, 12) + readU16(fixed, 14)
+    const own = fixed.slice(0, ENTRY_LENGTH)
+    const texts = await window.bytes(at + ENTRY_LENGTH + extraSize, textSize)
+    snapshots.push(snapshotAt(own, texts, { at, extraSize, textSize }, geometry.clusterSize))
+    end = at + ENTRY_LENGTH + extraSize + textSize
     if (end > LIMIT.snapshotTableSize) {
       findings.error(
         'SNAPSHOT_TABLE',
@@ -92,15 +97,47 @@ async function readEntries(parts: ImageParts, findings: Findings): Promise<Snaps
       return { failure: 'File too large' }
     }
   }
-  if (parts.header.version === 3) {
-    for (const index of incomplete) {
-      findings.corruption(
-        'SNAPSHOT_INCOMPLETE',
-        () => `ERROR snapshot table entry ${index} is incomplete`,
-      )
-    }
+  const reading = { snapshots, length: end }
+  noteSnapshots(parts, reading, findings)
+  return reading
+}
+
+/** Adds to `findings` what is wrong with a table that was read. */
+export function noteSnapshots(
+  { header }: ImageParts,
+  { snapshots, mended = [] }: ReadSnapshots,
+  findings: Findings,
+): void {
+  for (const line of mended) findings.corruption('SNAPSHOT_TABLE', () => line)
+  if (header.version !== 3) return
+  for (const [index, { entry }] of snapshots.entries()) {
+    if (entry.extraSize >= DEMANDED_EXTRA) continue
+    findings.corruption(
+      'SNAPSHOT_INCOMPLETE',
+      () => `ERROR snapshot table entry ${index} is incomplete`,
+    )
   }
-  return { snapshots, length: end }
+}
+
+/** A snapshot by the fixed part of its entry and its texts. */
+export function snapshotAt(
+  fixed: Uint8Array,
+  texts: Uint8Array,
+  entry: SnapshotEntry,
+  clusterSize: number,
+): CheckedSnapshot {
+  const offsetWords = [readU32(fixed, 0), readU32(fixed, 4)] as const
+  const l1Size = readU32(fixed, 8)
+  const idSize = readU16(fixed, 12)
+  return {
+    id: cText(texts.subarray(0, idSize)),
+    name: cText(texts.subarray(idSize, entry.textSize)),
+    entry,
+    l1TableOffset: readU64Rounded(fixed, 0),
+    l1Size,
+    offsetWords,
+    fault: l1Fault(offsetWords, l1Size, clusterSize),
+  }
 }
 
 function removable(findings: Findings, count: number): void {

@@ -12,7 +12,7 @@ import { checkCopied } from './check-copied.ts'
 import { type Finding, Findings } from './check-findings.ts'
 import { StoredRefcounts } from './check-refcounts.ts'
 import { ReferenceCounter } from './check-references.ts'
-import { readSnapshots } from './check-snapshots.ts'
+import { noteSnapshots, type ReadSnapshots, readSnapshots } from './check-snapshots.ts'
 import type { Layout } from './check-tables.ts'
 import { type ImageParts, readParts } from './image-parts.ts'
 import { AUTOCLEAR, EXTENSION, SECTOR_SIZE } from './layout/constants.ts'
@@ -65,10 +65,13 @@ export async function checkImage(
   return checkParts(await readParts(file), options)
 }
 
-/** The same for an image whose parts are known, which need not be those that its header on disk names. */
+/**
+ * The same for an image whose parts are known, which need not be those that its header on disk names; nor need the snapshots be
+ * read as they are.
+ */
 export async function checkParts(
   parts: ImageParts,
-  options: CheckOptions = {},
+  options: CheckOptions & { readonly snapshots?: ReadSnapshots } = {},
 ): Promise<CheckReport> {
   if (parts.externalData && options.dataFile === undefined && !namesDataFile(parts.header)) {
     throw new ImageError('DATA_FILE', 'image needs a data file and does not name one')
@@ -86,14 +89,14 @@ function namesDataFile(header: Header): boolean {
 
 class Check {
   readonly #parts: ImageParts
-  readonly #options: CheckOptions
+  readonly #options: CheckOptions & { readonly snapshots?: ReadSnapshots }
   readonly #findings: Findings
   readonly #counter: ReferenceCounter
   readonly #tableCount: number
   #imageEndOffset = 0
   #done = 0
 
-  constructor(parts: ImageParts, options: CheckOptions) {
+  constructor(parts: ImageParts, options: CheckOptions & { readonly snapshots?: ReadSnapshots }) {
     this.#parts = parts
     this.#options = options
     this.#findings = new Findings(options.findingLimit ?? FINDING_LIMIT)
@@ -110,7 +113,9 @@ class Check {
   async run(replay: boolean): Promise<CheckReport> {
     const { geometry, fileLength } = this.#parts
     this.#noteStaleBitmaps()
-    const reading = await readSnapshots(this.#parts, this.#findings)
+    const { snapshots } = this.#options
+    if (snapshots !== undefined) noteSnapshots(this.#parts, snapshots, this.#findings)
+    const reading = snapshots ?? (await readSnapshots(this.#parts, this.#findings))
     if ('failure' in reading) return this.#report(reading.failure)
     if (clustersFor(fileLength, geometry) > CLUSTER_LIMIT) {
       this.#findings.error('FILE_TOO_LARGE', () => 'image has more than 2147483647 clusters')

@@ -78,6 +78,7 @@ class Round {
   /** L2 tables that were looked at and may be met again. */
   readonly #seen = new Set<number>()
   #isPartial = false
+  #buffer = new Uint8Array(0)
 
   constructor(state: Qcow2State, transaction: Transaction, options: RoundOptions) {
     this.#state = state
@@ -250,7 +251,9 @@ class Round {
   }
 
   async #copyBytes(from: number, to: number, length: number): Promise<void> {
-    const bytes = new Uint8Array(length)
+    // One buffer for all: a new one each time keeps the collector busier than the disk.
+    if (this.#buffer.length < length) this.#buffer = new Uint8Array(length)
+    const bytes = this.#buffer.subarray(0, length)
     await this.#state.host.readWithin(from, bytes, 'data cluster')
     await this.#transaction.write(to, bytes)
     await breathe(this.#options.signal)

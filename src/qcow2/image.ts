@@ -1,7 +1,7 @@
 /**
  * A qcow2 image: a device that stands on a device. It opens nothing: file, data file and backing are handed
  * to it. This class is the face of an open image; who waits for whom is in turns.ts, and the work is done in io/,
- * metadata/ and the verbs beside it.
+ * metadata/ and the verbs beside it; those are loaded when they are called, since most runs of the command need none.
  */
 
 import type { LongWork } from '../base/progress.ts'
@@ -12,32 +12,30 @@ import {
   checkRange,
   type Extent,
 } from '../block/index.ts'
-import { type AmendOptions, amendImage } from './amend.ts'
+import type { AmendOptions } from './amend.ts'
 import type { BitmapChange, DirtyVisitor } from './bitmap-draft.ts'
-import { changeBitmaps, readBitmap } from './bitmaps.ts'
-import { type Compaction, type CompactOptions, compactImage, planCompaction } from './compact.ts'
-import { emptyDisk } from './empty-disk.ts'
+import type { Compaction, CompactOptions } from './compact.ts'
 import { discardGuest, zeroGuest } from './io/discard.ts'
 import { guestExtents, guestMapping, guestMappings } from './io/extents.ts'
 import { activeView, readGuest } from './io/read.ts'
 import { writeGuest } from './io/write.ts'
 import { writeCompressedGuest } from './io/write-compressed.ts'
 import { INCOMPATIBLE } from './layout/constants.ts'
+import type { ExtensionChange, HeaderNotes } from './layout/extension-change.ts'
 import type { Geometry } from './layout/geometry.ts'
 import { type Header, hasIncompatible } from './layout/header.ts'
 import type { SnapshotRecord } from './layout/snapshot-table.ts'
-import { type MergeOptions, type MergeSource, mergeDisk } from './merge-disk.ts'
+import type { MergeOptions, MergeSource } from './merge-disk.ts'
 import { beginGuestWrite } from './metadata/begin-write.ts'
 import { type BitmapRecord, readBitmapDirectory } from './metadata/bitmap-store.ts'
 import { commit } from './metadata/commit.ts'
-import { rewriteBacking } from './metadata/header-rewrite.ts'
 import type { BackingName } from './metadata/header-switch.ts'
 import { HostFile } from './metadata/host-file.ts'
 import type { Mapping } from './metadata/mapping.ts'
 import { openState } from './metadata/open-state.ts'
 import type { Qcow2State } from './metadata/state.ts'
-import type { OpenOptions } from './open-options.ts'
-import { rebuildRefcounts } from './rebuild.ts'
+import { capabilitiesOf, type OpenOptions } from './open-options.ts'
+import type { PullBelowOptions, PullChange, PullCost, PullSource } from './pull-below.ts'
 import {
   type BackingReference,
   backingReferenceOf,
@@ -45,12 +43,12 @@ import {
   dataFileReferenceOf,
   encryptionOf,
 } from './references.ts'
-import { type ResizeOptions, resizeImage } from './resize.ts'
+import type { ResizeOptions } from './resize.ts'
+import type { SnapshotChange } from './snapshot-records.ts'
 import { SnapshotView } from './snapshot-view.ts'
-import { applySnapshot, createSnapshot, deleteSnapshot, type SnapshotOptions } from './snapshots.ts'
+import type { SnapshotOptions, SnapshotWork } from './snapshots.ts'
 import { Turns } from './turns.ts'
-import { measureUsage, type Usage } from './usage.ts'
-import { readVmState, writeVmState } from './vm-state.ts'
+import type { Usage } from './usage.ts'
 
 const DEFAULT_CACHE = 32 * 1024 * 1024
 
@@ -66,14 +64,7 @@ export class Qcow2Image implements BlockDevice {
     this.#state = state
     this.#turns = new Turns(state)
     this.file = state.host.device
-    const { writable } = state
-    this.can = {
-      write: writable,
-      resize: writable,
-      discard: writable,
-      fastZeroes: true,
-      extents: true,
-    }
+    this.can = capabilitiesOf(state.writable)
     const { clusterSize } = state.geometry
     this.blockSizes = { minimum: 1, preferred: clusterSize, maximum: Number.MAX_SAFE_INTEGER }
   }
@@ -93,6 +84,7 @@ export class Qcow2Image implements BlockDevice {
     })
     state.backing = options.backing
     if (state.writable && hasIncompatible(state.header, INCOMPATIBLE.dirty)) {
+      const { rebuildRefcounts } = await import('./rebuild.ts')
       await state.mutex.run(() => rebuildRefcounts(state))
     }
     return new Qcow2Image(state)
@@ -137,18 +129,51 @@ export class Qcow2Image implements BlockDevice {
   }
 
   /** Changes what the image says lies below it, all or nothing; bytes and the device below stay as they are. */
-  setBacking(reference: BackingName | undefined): Promise<void> {
-    return this.#turns.structural(() => rewriteBacking(this.#state, reference))
+  setBacking(reference: BackingName | undefined, notes: HeaderNotes = {}): Promise<void> {
+    return this.#turns.structural(() =>
+      import('./metadata/header-rewrite.ts').then((verb) =>
+        verb.rewriteBacking(this.#state, reference, notes),
+      ),
+    )
+  }
+
+  /** Sets or removes header extensions of the caller's own, in one switch of the header. */
+  changeExtensions(extensions: readonly ExtensionChange[]): Promise<void> {
+    return this.#turns.structural(() =>
+      import('./metadata/header-rewrite.ts').then((verb) =>
+        verb.rewriteExtensions(this.#state, { extensions }),
+      ),
+    )
   }
 
   /** Takes over what `source` holds, all or nothing; see merge-disk.ts. */
   mergeDisk(source: MergeSource, options: MergeOptions = {}): Promise<void> {
-    return this.#turns.changing(() => mergeDisk(this.#state, source, options))
+    return this.#turns.changing(() =>
+      import('./merge-disk.ts').then((verb) => verb.mergeDisk(this.#state, source, options)),
+    )
+  }
+
+  /** Takes over, for every view, what the layer below holds, and stands on what is below that; see pull-below.ts. */
+  pullBelow(source: PullSource, change: PullChange, options: PullBelowOptions = {}): Promise<void> {
+    return this.#turns.structural(() =>
+      import('./pull-below.ts').then((verb) =>
+        verb.pullBelow(this.#state, source, change, options),
+      ),
+    )
+  }
+
+  /** What `pullBelow` would copy and take; writes nothing and works on an image that is open for reading. */
+  planPull(source: PullSource, options: LongWork = {}): Promise<PullCost> {
+    return this.#turns.alone(() =>
+      import('./pull-below.ts').then((verb) => verb.planPull(this.#state, source, options)),
+    )
   }
 
   /** Frees all that the active disk holds, all or nothing, so that it reads as what lies below. */
   emptyDisk(options: LongWork = {}): Promise<void> {
-    return this.#turns.structural(() => emptyDisk(this.#state, options))
+    return this.#turns.structural(() =>
+      import('./empty-disk.ts').then((verb) => verb.emptyDisk(this.#state, options)),
+    )
   }
 
   /** Hands over the external data file. */
@@ -232,12 +257,16 @@ export class Qcow2Image implements BlockDevice {
 
   /** Gives the disk another size, all or nothing; a smaller one must be asked for by name, for bytes are lost. */
   resizeDisk(size: number, options: ResizeOptions = {}): Promise<void> {
-    return this.#turns.changing(() => resizeImage(this.#state, size, options))
+    return this.#turns.changing(() =>
+      import('./resize.ts').then((verb) => verb.resizeImage(this.#state, size, options)),
+    )
   }
 
   /** Changes options of the format: version, refcount width, lazy refcounts, data file, size; see amend.ts. */
   amend(options: AmendOptions): Promise<void> {
-    return this.#turns.changing(() => amendImage(this.#state, options))
+    return this.#turns.changing(() =>
+      import('./amend.ts').then((verb) => verb.amendImage(this.#state, options)),
+    )
   }
 
   /** The internal snapshots, oldest first. */
@@ -247,16 +276,19 @@ export class Qcow2Image implements BlockDevice {
 
   /** Takes a snapshot of the active disk; all or nothing, also in a power cut. */
   createSnapshot(options: SnapshotOptions): Promise<SnapshotRecord> {
-    return this.#turns.structural(() => createSnapshot(this.#state, options))
+    return this.#turns.structural(() =>
+      import('./snapshots.ts').then((verb) => verb.createSnapshot(this.#state, options)),
+    )
   }
 
   /** Makes the active disk what the snapshot is, its size too; what was only on the disk is freed. */
-  async applySnapshot(snapshot: SnapshotRecord, options: LongWork = {}): Promise<void> {
+  async applySnapshot(snapshot: SnapshotRecord, options: SnapshotWork = {}): Promise<void> {
     this.#turns.checkWritable()
     this.#turns.checkSnapshot(snapshot)
     await this.#turns.calls.run(async () => {
       await beginGuestWrite(this.#state)
-      await this.#turns.structural(() => {
+      await this.#turns.structural(async () => {
+        const { applySnapshot } = await import('./snapshots.ts')
         this.#turns.checkSnapshot(snapshot)
         return applySnapshot(this.#state, snapshot, options)
       })
@@ -265,27 +297,43 @@ export class Qcow2Image implements BlockDevice {
 
   /** Makes the file shorter in place, every view unchanged; the snapshots' records are other ones then. */
   compact(options: CompactOptions = {}): Promise<Compaction> {
-    return this.#turns.structural(() => compactImage(this.#state, options))
+    return this.#turns.structural(() =>
+      import('./compact.ts').then((verb) => verb.compactImage(this.#state, options)),
+    )
   }
 
   /** What `compact` would do, to the byte; writes nothing and works on an image that is open for reading. */
   planCompaction(options: CompactOptions = {}): Promise<Compaction> {
-    return this.#turns.alone(() => planCompaction(this.#state, options))
+    return this.#turns.alone(() =>
+      import('./compact.ts').then((verb) => verb.planCompaction(this.#state, options)),
+    )
   }
 
   /** Who holds the space in the file; reads only. */
   usage(options: LongWork = {}): Promise<Usage> {
-    return this.#turns.alone(() => measureUsage(this.#state, options))
+    return this.#turns.alone(() =>
+      import('./usage.ts').then((verb) => verb.measureUsage(this.#state, options)),
+    )
   }
 
   /** Removes a snapshot; what only it referred to is freed. */
-  async deleteSnapshot(snapshot: SnapshotRecord, options: LongWork = {}): Promise<void> {
+  async deleteSnapshot(snapshot: SnapshotRecord, options: SnapshotWork = {}): Promise<void> {
     this.#turns.checkWritable()
     this.#turns.checkSnapshot(snapshot)
-    await this.#turns.structural(() => {
+    await this.#turns.structural(async () => {
+      const { deleteSnapshot } = await import('./snapshots.ts')
       this.#turns.checkSnapshot(snapshot)
       return deleteSnapshot(this.#state, snapshot, options)
     })
+  }
+
+  /** Changes names and private data of snapshots, all or nothing; their records are other ones then. */
+  changeSnapshots(changes: readonly SnapshotChange[], notes: HeaderNotes = {}): Promise<void> {
+    return this.#turns.structural(() =>
+      import('./snapshot-records.ts').then((verb) =>
+        verb.changeSnapshotRecords(this.#state, changes, notes),
+      ),
+    )
   }
 
   /** A snapshot as a read-only device; it lives as long as this image. */
@@ -299,7 +347,10 @@ export class Qcow2Image implements BlockDevice {
   async readVmState(offset: number, target: Uint8Array, snapshot?: SnapshotRecord): Promise<void> {
     this.#turns.checkOpen()
     if (snapshot === undefined) {
-      return this.#turns.calls.run(() => readVmState(this.#state, offset, target))
+      return this.#turns.calls.run(async () => {
+        const { readVmState } = await import('./vm-state.ts')
+        return readVmState(this.#state, offset, target)
+      })
     }
     checkRange(snapshot.vmStateSize, offset, target.length)
     const view = await this.openSnapshot(snapshot)
@@ -308,7 +359,9 @@ export class Qcow2Image implements BlockDevice {
 
   /** Writes VM state behind the active disk; `createSnapshot` with its size makes it a snapshot's. */
   writeVmState(offset: number, source: Uint8Array): Promise<void> {
-    return this.#turns.changing(() => writeVmState(this.#state, offset, source))
+    return this.#turns.changing(() =>
+      import('./vm-state.ts').then((verb) => verb.writeVmState(this.#state, offset, source)),
+    )
   }
 
   /** The persistent dirty bitmaps, as the directory lists them; none where the bitmaps bit is clear. */
@@ -319,12 +372,18 @@ export class Qcow2Image implements BlockDevice {
 
   /** Adds, removes, clears, enables, disables or merges bitmaps: all of `changes` in order, or nothing. */
   changeBitmaps(changes: readonly BitmapChange[], options: LongWork = {}): Promise<void> {
-    return this.#turns.structural(() => changeBitmaps(this.#state, this, changes, options))
+    return this.#turns.structural(() =>
+      import('./bitmaps.ts').then((verb) =>
+        verb.changeBitmaps(this.#state, this, changes, options),
+      ),
+    )
   }
 
   /** Hands over what is dirty in a bitmap, ascending; `visit` must not use this image. */
   readBitmap(name: string, visit: DirtyVisitor, options: LongWork = {}): Promise<void> {
-    return this.#turns.alone(() => readBitmap(this.#state, name, visit, options))
+    return this.#turns.alone(() =>
+      import('./bitmaps.ts').then((verb) => verb.readBitmap(this.#state, name, visit, options)),
+    )
   }
 
   /** Waits for what is under way, brings all of it to the file, bitmaps too, and closes that; a broken image only closes. */

@@ -12,6 +12,7 @@ import { type BlockDevice, type Part, type PartSource, PartWalk } from '../block
 import { readGuest, refuseEncrypted } from './io/read.ts'
 import { LO_ZERO } from './layout/constants.ts'
 import { entryHi, entryLo } from './layout/entries.ts'
+import { extensionsField, type HeaderNotes } from './layout/extension-change.ts'
 import { beginGuestWrite } from './metadata/begin-write.ts'
 import { planBitmaps, recordChange } from './metadata/bitmap-host.ts'
 import { L1Table } from './metadata/l1-table.ts'
@@ -30,7 +31,7 @@ export interface MergeSource {
 }
 
 /** How a merge goes. */
-export interface MergeOptions extends LongWork {
+export interface MergeOptions extends LongWork, HeaderNotes {
   /** Awaited after every write of so many bytes, to slow the work down. */
   readonly pace?: ((length: number) => Promise<void>) | undefined
 }
@@ -259,7 +260,9 @@ class Merge {
   async #finish(size: number): Promise<void> {
     const { state, transaction } = this.#parts
     const { header } = state
-    if (!this.#changed && size === header.size) return
+    const { options } = this.#parts
+    const isNoted = (options.extensions ?? []).length > 0
+    if (!this.#changed && size === header.size && !isNoted) return
     const l1TableOffset = await writeL1(state, transaction, this.#next)
     const { clusterSize } = state.geometry
     const clusterCount = divideUp(header.l1Size * 8, clusterSize)
@@ -267,9 +270,14 @@ class Merge {
       await transaction.change(header.l1TableOffset / clusterSize, clusterCount, -1)
     }
     const bitmaps = await planBitmaps(state, transaction, size)
+    const list = bitmaps.header.extensions ?? header.extensions
+    const change = {
+      ...bitmaps.header,
+      ...extensionsField(list, options),
+    }
     await transaction.commit({
       ...bitmaps,
-      header: { ...bitmaps.header, size, l1Size: this.#next.entryCount, l1TableOffset },
+      header: { ...change, size, l1Size: this.#next.entryCount, l1TableOffset },
       l1: this.#next,
     })
   }

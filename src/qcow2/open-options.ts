@@ -1,6 +1,6 @@
 /** How an image is opened, for whoever holds the devices that it needs. */
 
-import type { BlockDevice } from '../block/index.ts'
+import type { BlockDevice, Capabilities } from '../block/index.ts'
 
 /** How an image is opened. */
 export interface OpenOptions {
@@ -16,4 +16,15 @@ export interface OpenOptions {
   readonly cacheSize?: number
   /** What happens to the host space of freed clusters; default `punch`: it is given back. */
   readonly discard?: 'punch' | 'keep'
+}
+
+/** What an image can do as a device. */
+export function capabilitiesOf(writable: boolean): Capabilities {
+  return {
+    write: writable,
+    resize: writable,
+    discard: writable,
+    fastZeroes: true,
+    extents: true,
+  }
 }

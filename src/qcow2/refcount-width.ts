@@ -26,10 +26,7 @@ export async function changeRefcountWidth(
 ): Promise<void> {
   const { header, geometry } = state
   if (order === header.refcountOrder) return
-  // What waits to be freed counts still, and need not fit.
-  await commit(state)
-  await state.quarantine.reads.drain()
-  await commit(state)
+  await settleCounts(state)
   const next = geometryOf({ ...geometry, refcountOrder: order })
   await Transaction.run(state, async (transaction) => {
     const writer = new WidthWriter(state, transaction, next, options)
@@ -40,6 +37,27 @@ export async function changeRefcountWidth(
       apply: () => adopt(state, next, written as WrittenTable),
     })
   })
+}
+
+/** Throws as `changeRefcountWidth` would because of a count that does not fit; changes nothing. The caller holds the same. */
+export async function checkRefcountWidth(
+  state: Qcow2State,
+  order: number,
+  options: LongWork = {},
+): Promise<void> {
+  if (order >= state.header.refcountOrder) return
+  await settleCounts(state)
+  const next = geometryOf({ ...state.geometry, refcountOrder: order })
+  await Transaction.run(state, (transaction) =>
+    new WidthWriter(state, transaction, next, options).check(),
+  )
+}
+
+/** What waits to be freed counts still, and need not fit: frees it. */
+async function settleCounts(state: Qcow2State): Promise<void> {
+  await commit(state)
+  await state.quarantine.reads.drain()
+  await commit(state)
 }
 
 /** Goes on with the counts of another width. */
@@ -69,6 +87,11 @@ class WidthWriter {
     this.#work = work
     this.#old = refcountCodec(state.geometry.refcountOrder)
     this.#new = refcountCodec(next.refcountOrder)
+  }
+
+  /** Looks whether all counts fit. */
+  check(): Promise<void> {
+    return this.#survey()
   }
 
   async write(): Promise<WrittenTable> {

@@ -54,6 +54,8 @@ export interface RepairPlan {
   /** Where they lie then; left out where they stay. */
   readonly l1TableOffset?: number
   readonly snapshotsOffset?: number
+  /** Entries that the snapshot table has then. */
+  readonly snapshotCount: number
   /** Copied flags that are set right. */
   readonly flagCount: number
   readonly lines: readonly string[]
@@ -139,6 +141,7 @@ class Planner {
       structures: this.#structures,
       ...(place === undefined ? {} : { l1TableOffset: place }),
       ...(snapshotsOffset === undefined ? {} : { snapshotsOffset }),
+      snapshotCount: this.#survey.snapshotTable.snapshots.length,
       flagCount: this.#flagCount,
       lines: this.#lines,
     }
@@ -191,7 +194,8 @@ class Planner {
 
   /** Finds the changing L2 tables that only snapshots have, and reads the L1 tables of all snapshots. */
   async #snapshotTables(): Promise<(Uint8Array | undefined)[]> {
-    const { dropped, snapshots } = this.#survey
+    const { dropped } = this.#survey
+    const { snapshots } = this.#survey.snapshotTable
     const tables: (Uint8Array | undefined)[] = []
     for (const { l1TableOffset, l1Size, fault } of snapshots) {
       if (fault !== undefined || this.#moved.size + dropped.size === 0) {
@@ -212,17 +216,19 @@ class Planner {
 
   /** Gives the snapshots' L1 tables their new entries, and their table its new offsets. */
   async #snapshots(l1Tables: readonly (Uint8Array | undefined)[]): Promise<number | undefined> {
-    const { snapshots, incompleteSnapshots, snapshotTableLength } = this.#survey
+    const { snapshotTable, snapshotRepairs } = this.#survey
+    const { snapshots, length } = snapshotTable
     const moves = new Map<number, number>()
     for (const [index, l1] of l1Tables.entries()) {
       const snapshot = snapshots[index]
       if (l1 === undefined || snapshot === undefined || !this.#rename(l1, false)) continue
       moves.set(index, this.#moveStructure(snapshot.l1TableOffset, l1))
     }
-    const completes = this.#limits.errors && incompleteSnapshots > 0
+    const completes = this.#limits.errors && snapshotRepairs.corruptions > 0
     if (moves.size === 0 && !completes) return undefined
-    const bytes = await encodeRepairedSnapshots(this.#parts, snapshotTableLength, moves, completes)
-    return this.#moveStructure(this.#parts.snapshotsOffset, bytes, snapshotTableLength)
+    if (snapshots.length === 0) return 0
+    const bytes = await encodeRepairedSnapshots(this.#parts, snapshotTable, moves, completes)
+    return this.#moveStructure(this.#parts.snapshotsOffset, bytes, length)
   }
 
   /** Lets the entries of an L1 table name the new tables; answers whether it differs from the disk. */

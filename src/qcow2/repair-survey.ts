@@ -7,7 +7,7 @@ import type { LongWork } from '../base/progress.ts'
 import { type Finding, Findings } from './check-findings.ts'
 import { StoredRefcounts } from './check-refcounts.ts'
 import { ReferenceCounter } from './check-references.ts'
-import { type CheckedSnapshot, readSnapshots } from './check-snapshots.ts'
+import { noteSnapshots, type ReadSnapshots, readSnapshots } from './check-snapshots.ts'
 import { type ClusterCounts, PAGE_CLUSTERS } from './cluster-counts.ts'
 import type { ImageParts } from './image-parts.ts'
 import { dropUnalignedZeroes } from './repair-entries.ts'
@@ -15,10 +15,9 @@ import { type L1Place, type L2Mention, type StructureKind, walkImage } from './w
 
 /** What was found. */
 export interface RepairSurvey {
-  readonly snapshots: readonly CheckedSnapshot[]
-  readonly snapshotTableLength: number
-  /** Snapshot table entries without the extra data that version 3 demands. */
-  readonly incompleteSnapshots: number
+  readonly snapshotTable: ReadSnapshots
+  /** What is repaired in the snapshot table: entries without the extra data that version 3 demands, and how it could be read. */
+  readonly snapshotRepairs: Findings
   /** References by cluster, those of the old refcount structures among them. */
   readonly counts: ClusterCounts
   /** Refcounts by cluster as they are stored; those that cannot be read as the references say. */
@@ -49,16 +48,17 @@ export interface RepairSurvey {
 
 const LINE_LIMIT = 100_000
 
-/** Goes through the whole image; `parts` are those of an image whose check did not fail. */
+/** Goes through the whole image; `parts` are those of an image whose check did not fail, with `snapshots` instead of its own. */
 export async function surveyImage(
   parts: ImageParts,
   isFixing: boolean,
-  work: LongWork,
+  work: LongWork & { readonly snapshots?: ReadSnapshots | undefined },
 ): Promise<RepairSurvey> {
-  const reading = await readSnapshots(parts, new Findings(LINE_LIMIT))
+  const snapshotRepairs = new Findings(LINE_LIMIT)
+  const { snapshots } = work
+  if (snapshots !== undefined) noteSnapshots(parts, snapshots, snapshotRepairs)
+  const reading = snapshots ?? (await readSnapshots(parts, snapshotRepairs))
   if ('failure' in reading) throw new TypeError('a repair of an image whose check failed')
-  const incomplete = new Findings(0)
-  await readSnapshots(parts, incomplete)
   const visitor = new SurveyVisitor(parts, isFixing)
   await walkImage(parts, visitor, {
     snapshots: reading.snapshots,
@@ -72,9 +72,8 @@ export async function surveyImage(
   const refcounts = new StoredRefcounts(parts, compared)
   await refcounts.compare(stored, work.signal)
   return {
-    snapshots: reading.snapshots,
-    snapshotTableLength: reading.length,
-    incompleteSnapshots: incomplete.corruptions,
+    snapshotTable: reading,
+    snapshotRepairs,
     counts,
     stored,
     outside: await readOutside(parts, findings, refcounts),

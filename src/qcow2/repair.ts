@@ -26,6 +26,7 @@ import {
   type RepairPlan,
   repairedTable,
 } from './repair-plan.ts'
+import { failedAtSnapshots, mendSnapshots } from './repair-snapshot-table.ts'
 import { type RepairSurvey, surveyImage } from './repair-survey.ts'
 import { type Suspicion, suspectLeaks } from './repair-suspicion.ts'
 import { digestRange, type RepairUndo } from './repair-undo.ts'
@@ -70,10 +71,13 @@ export async function repairImage(
   const parts = await partsFor(file, options)
   const work = { signal: options.signal, onProgress: options.onProgress }
   const limit = options.findingLimit === undefined ? {} : { findingLimit: options.findingLimit }
-  const before = await checkParts(parts, { ...work, ...limit })
-  if (before.failure !== undefined) return unchanged(before)
   const isFixing = options.what === 'all'
-  const survey = await surveyImage(parts, isFixing, work)
+  const first = await checkParts(parts, { ...work, ...limit })
+  const snapshots = isFixing && failedAtSnapshots(first) ? await mendSnapshots(parts) : undefined
+  const before =
+    snapshots === undefined ? first : await checkParts(parts, { ...work, ...limit, snapshots })
+  if (before.failure !== undefined) return unchanged(before)
+  const survey = await surveyImage(parts, isFixing, { ...work, snapshots })
   if (survey.needsRebuild && !isFixing) {
     const lines = ['ERROR need to rebuild refcount structures']
     return { ...unchanged(before, lines), failure: 'Input/output error' }
@@ -127,8 +131,8 @@ function limitsOf(
   isFixing: boolean,
   suspicion: Suspicion | undefined,
 ): RepairLimits {
-  const { tableCorruptions, incompleteSnapshots, compared } = survey
-  const isSound = tableCorruptions + incompleteSnapshots + compared.corruptions === 0
+  const { tableCorruptions, snapshotRepairs, compared } = survey
+  const isSound = tableCorruptions + snapshotRepairs.corruptions + compared.corruptions === 0
   const leaks = suspicion === undefined
   const flags = isFixing || (isSound && leaks)
   return { errors: isFixing, leaks, flags, dropsOutside: false }
@@ -144,15 +148,18 @@ interface Outcome {
 
 /** What is repaired and what is not, counted and told as by `qemu-img`. */
 function outcomeOf(survey: RepairSurvey, plan: RepairPlan, limits: RepairLimits): Outcome {
-  const { compared, findings, tableCorruptions, incompleteSnapshots } = survey
+  const { compared, findings, tableCorruptions, snapshotRepairs } = survey
   const structureCorruptions = findings.corruptions - tableCorruptions
   let dropped = 0
   for (const count of survey.dropped.values()) dropped += count
   const counted = limits.errors
-    ? compared.corruptions + structureCorruptions + incompleteSnapshots + dropped
+    ? compared.corruptions + structureCorruptions + snapshotRepairs.corruptions + dropped
     : 0
-  const total = compared.corruptions + findings.corruptions + incompleteSnapshots + dropped
-  const lines = [...survey.repairs, ...findings.list.map(({ message }) => message)]
+  const total = compared.corruptions + findings.corruptions + snapshotRepairs.corruptions + dropped
+  const inTable = snapshotRepairs.list.map(({ message }) =>
+    limits.errors ? message.replace(/^ERROR/, 'Repairing') : message,
+  )
+  const lines = [...inTable, ...survey.repairs, ...findings.list.map(({ message }) => message)]
   for (const { message } of compared.list) lines.push(message)
   if (survey.needsRebuild) {
     lines.push('Rebuilding refcount structure')
@@ -222,7 +229,8 @@ class RepairWriter {
 
   async #write({ signal }: RepairOptions): Promise<HeaderChange> {
     const { host, geometry } = this.#parts
-    const { counts, countsPlace, structures, l2Tables, l1TableOffset, snapshotsOffset } = this.#plan
+    const { counts, countsPlace, structures, l2Tables, l1TableOffset } = this.#plan
+    const { snapshotsOffset, snapshotCount } = this.#plan
     await this.#makeRoom()
     for (const table of l2Tables) {
       const bytes = await repairedTable(this.#parts, this.#plan, table, this.#limits)
@@ -239,7 +247,7 @@ class RepairWriter {
     return {
       ...(await writeCounts(host, geometry, counts, countsPlace)),
       ...(l1TableOffset === undefined ? {} : { l1TableOffset }),
-      ...(snapshotsOffset === undefined ? {} : { snapshotsOffset }),
+      ...(snapshotsOffset === undefined ? {} : { snapshotsOffset, snapshotCount }),
     }
   }
 
@@ -280,6 +288,7 @@ class RepairWriter {
       written: await this.#written(host, change),
     })
     options.signal?.throwIfAborted()
+    await host.checkUnchanged(sector)
     await switchHeader(host, sector, plan)
   }
 

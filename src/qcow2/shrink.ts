@@ -57,8 +57,12 @@ export async function shrinkDisk(
     })
   })
   // Only now: what is cut off here belongs to the disk as it was.
-  if (data === state.host) await closeRanks(state, boundary).catch(() => undefined)
-  else if (data.device.can.resize) await data.resize(size)
+  if (data === state.host) {
+    await closeRanks(state, boundary).catch((error) => {
+      // What only takes space may fail, but not the flush that everything later stands on.
+      if (state.host.failure !== undefined) throw error
+    })
+  } else if (data.device.can.resize) await data.resize(size)
 }
 
 async function replaceL1(

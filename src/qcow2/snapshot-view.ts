@@ -9,8 +9,9 @@ import {
   type Extent,
   readOnly,
 } from '../block/index.ts'
-import { guestExtents, guestMapping } from './io/extents.ts'
-import { type ReadView, readGuest } from './io/read.ts'
+import type { TableChanges } from './diff.ts'
+import { guestExtents, guestMapping, guestMappings } from './io/extents.ts'
+import { activeView, type ReadView, readGuest } from './io/read.ts'
 import { vmStateOffset } from './layout/geometry.ts'
 import type { SnapshotRecord } from './layout/snapshot-table.ts'
 import type { Mapping } from './metadata/mapping.ts'
@@ -75,6 +76,33 @@ export class SnapshotView implements BlockDevice {
   async map(offset: number, length: number): Promise<Mapping> {
     this.#check(offset, length)
     return guestMapping(this.#state, this.#view, offset, length)
+  }
+
+  /** As `map`, for many runs at once: ascending from `offset` on; the list may stop short. */
+  async mappings(offset: number, length: number): Promise<readonly Mapping[]> {
+    this.#check(offset, length)
+    return guestMappings(this.#state, this.#view, offset, length)
+  }
+
+  /**
+   * Where this snapshot and another one of the same open image, or its active disk, may differ by their tables. The range must lie
+   * on both disks; the answer may stop short of it.
+   */
+  async changes(
+    other: SnapshotView | undefined,
+    offset: number,
+    length: number,
+  ): Promise<TableChanges> {
+    this.#check(offset, length)
+    const { tableChanges } = await import('./diff.ts')
+    const state = this.#state
+    if (other === undefined) {
+      await state.loadL1()
+      checkRange(state.header.size, offset, length)
+      return tableChanges(state, [this.#view, activeView(state)], offset, length)
+    }
+    other.#check(offset, length)
+    return tableChanges(state, [this.#view, other.#view], offset, length)
   }
 
   async write(): Promise<void> {

@@ -10,6 +10,7 @@ import type { LongWork } from '../base/progress.ts'
 import { settleActive } from './copied-flags.ts'
 import { clearCopied } from './io/private-table.ts'
 import { LIMIT } from './layout/constants.ts'
+import { extensionsField, type HeaderNotes } from './layout/extension-change.ts'
 import { l1EntriesFor } from './layout/geometry.ts'
 import { encodeSnapshotTable, type SnapshotRecord } from './layout/snapshot-table.ts'
 import { planBitmaps, recordChange } from './metadata/bitmap-host.ts'
@@ -20,7 +21,7 @@ import { Transaction } from './metadata/transaction.ts'
 import { changeReferences, TreeWork, treeTables } from './table-tree.ts'
 
 /** What a new snapshot is called, and what the guest's state was. */
-export interface SnapshotOptions extends LongWork {
+export interface SnapshotOptions extends LongWork, HeaderNotes {
   readonly name: string
   readonly date?: Date
   /** Guest run time in nanoseconds. */
@@ -28,7 +29,14 @@ export interface SnapshotOptions extends LongWork {
   readonly icount?: bigint
   /** Bytes of VM state that were written with `writeVmState`; they go over to the snapshot. */
   readonly vmStateSize?: number
+  /** Extra data of the caller's own behind what the format knows; QEMU keeps it. */
+  readonly privateData?: Uint8Array
+  /** What is to be as in a snapshot of another image; the disk size is less than a sector short of the disk, if at all. */
+  readonly like?: Pick<SnapshotRecord, 'id' | 'date' | 'diskSize'>
 }
+
+/** How a snapshot is applied or deleted. */
+export interface SnapshotWork extends LongWork, HeaderNotes {}
 
 /** Takes a snapshot of the active disk. The caller holds the whole range and the mutex. */
 export async function createSnapshot(
@@ -76,13 +84,15 @@ export async function createSnapshot(
       vmStateSize,
       diskSize: state.header.size,
       icount: options.icount,
-      unknownExtra: new Uint8Array(0),
+      unknownExtra: options.privateData?.slice() ?? new Uint8Array(0),
+      ...options.like,
     }
     record = created
     await finish(state, transaction, {
       snapshots: [...state.snapshots, created],
       l1: next,
       size: state.header.size,
+      notes: options,
     })
   })
   return record as unknown as SnapshotRecord
@@ -92,7 +102,7 @@ export async function createSnapshot(
 export async function applySnapshot(
   state: Qcow2State,
   snapshot: SnapshotRecord,
-  options: LongWork = {},
+  options: SnapshotWork = {},
 ): Promise<void> {
   refuseExternalData(state)
   const { geometry } = state
@@ -120,7 +130,8 @@ export async function applySnapshot(
       await changeReferences(state, transaction, table.bytes, -1)
       await transaction.change(table.offset / geometry.clusterSize, 1, -1)
     }
-    await finish(state, transaction, { snapshots: state.snapshots, l1: next, size })
+    const { snapshots } = state
+    await finish(state, transaction, { snapshots, l1: next, size, notes: options })
   })
   // Which clusters differ would have to be compared; a bitmap may say too much, never too little.
   recordChange(state, 0, size)
@@ -130,7 +141,7 @@ export async function applySnapshot(
 export async function deleteSnapshot(
   state: Qcow2State,
   snapshot: SnapshotRecord,
-  options: LongWork = {},
+  options: SnapshotWork = {},
 ): Promise<void> {
   const { geometry, header } = state
   const { clusterSize } = geometry
@@ -149,7 +160,7 @@ export async function deleteSnapshot(
     // Counts only went down: what has the flag keeps it.
     const next = await settleActive(state, transaction, active, { keepSet: true }, work)
     const snapshots = state.snapshots.filter((record) => record !== snapshot)
-    await finish(state, transaction, { snapshots, l1: next, size: header.size })
+    await finish(state, transaction, { snapshots, l1: next, size: header.size, notes: options })
   })
 }
 
@@ -177,7 +188,12 @@ async function sharedTable(
 async function finish(
   state: Qcow2State,
   transaction: Transaction,
-  result: { snapshots: readonly SnapshotRecord[]; l1: L1Table; size: number },
+  result: {
+    readonly snapshots: readonly SnapshotRecord[]
+    readonly l1: L1Table
+    readonly size: number
+    readonly notes: HeaderNotes
+  },
 ): Promise<void> {
   const { clusterSize } = state.geometry
   const { header } = state
@@ -187,28 +203,51 @@ async function finish(
   }
   const l1TableOffset = await writeL1(state, transaction, result.l1)
   await release(header.l1TableOffset, header.l1Size * 8)
-  const table = encodeSnapshotTable(result.snapshots)
-  const snapshotsOffset =
-    table.length === 0 ? 0 : await transaction.take(divideUp(table.length, clusterSize))
-  if (table.length > 0) await transaction.write(snapshotsOffset, table)
-  await release(header.snapshotsOffset, state.snapshotTableLength)
+  const table = await writeSnapshotTable(state, transaction, result.snapshots)
   const bitmaps = await planBitmaps(state, transaction, result.size)
   await transaction.commit({
     header: {
       ...bitmaps.header,
+      ...extensionsField(bitmaps.header.extensions ?? header.extensions, result.notes),
+      ...table.header,
       size: result.size,
       l1Size: result.l1.entryCount,
       l1TableOffset,
-      snapshotCount: result.snapshots.length,
-      snapshotsOffset,
     },
     l1: result.l1,
     apply() {
       bitmaps.apply?.()
-      state.snapshots = result.snapshots
-      state.snapshotTableLength = table.length
+      table.apply()
     },
   })
+}
+
+/** Writes a new snapshot table to fresh clusters and lets the old one go; the switch and `apply` make it true. */
+export async function writeSnapshotTable(
+  state: Qcow2State,
+  transaction: Transaction,
+  snapshots: readonly SnapshotRecord[],
+): Promise<{
+  readonly header: { readonly snapshotCount: number; readonly snapshotsOffset: number }
+  readonly apply: () => void
+}> {
+  const { clusterSize } = state.geometry
+  const table = encodeSnapshotTable(snapshots)
+  const snapshotsOffset =
+    table.length === 0 ? 0 : await transaction.take(divideUp(table.length, clusterSize))
+  if (table.length > 0) await transaction.write(snapshotsOffset, table)
+  const clusterCount = divideUp(state.snapshotTableLength, clusterSize)
+  if (clusterCount > 0) {
+    const first = state.header.snapshotsOffset / clusterSize
+    await transaction.change(first, clusterCount, -1)
+  }
+  return {
+    header: { snapshotCount: snapshots.length, snapshotsOffset },
+    apply() {
+      state.snapshots = snapshots
+      state.snapshotTableLength = table.length
+    },
+  }
 }
 
 /** Writes an L1 table to fresh clusters and returns its offset; an empty one needs no place. */
@@ -241,7 +280,8 @@ function checkDiskSize(state: Qcow2State, id: string, size: number): void {
   )
 }
 
-function checkName(name: string): void {
+/** Refuses a name that the table has no room for. */
+export function checkName(name: string): void {
   const length = new TextEncoder().encode(name).length
   if (length > 65535) {
     throw new UsageError('SNAPSHOT_NAME', `snapshot name of ${length} bytes is longer than 65535`)

@@ -21,9 +21,11 @@ import {
 import { AppendReserve } from './append-reserve.ts'
 import { fileExtents } from './file-extents.ts'
 import { clearRange, giveBack } from './file-space.ts'
-import { transferAll } from './file-transfer.ts'
+import { INLINE_LENGTH, transferAll, transferOnPool } from './file-transfer.ts'
+import { FileWatch } from './file-watch.ts'
 import type { FileStat, FileSystem, OpenFile, OpenMode } from './files.ts'
 import { hostError } from './host-error.ts'
+import { type LockRequest, openLocked } from './open-locked.ts'
 
 /** How a file is opened as a device. */
 export interface FileDeviceOptions {
@@ -46,6 +48,12 @@ export interface FileDeviceOptions {
    * not. 0 where left out.
    */
   readonly appendWindow?: number
+  /** Whether writes inside the file mostly meet holes, as in a new raw disk; then large ones reserve their space first. */
+  readonly fillsHoles?: boolean
+  /** How `open` locks the file; not at all where left out. */
+  readonly lock?: LockRequest | undefined
+  /** Where `revalidate` looks whether the path still leads to this file; `open` fills it in. */
+  readonly files?: FileSystem
 }
 
 /**
@@ -60,6 +68,7 @@ export class FileDevice implements BlockDevice {
   readonly #sizeMultiple: number
   readonly #resizable: boolean
   readonly #reserve: AppendReserve | undefined
+  readonly #fillsHoles: boolean
   #fileSize: number
   /**
    * Up to where writes went, done, under way or failed; past the end of the file where one is under
@@ -67,6 +76,10 @@ export class FileDevice implements BlockDevice {
    */
   #touchedEnd: number
   #writeCount = 0
+  #hasWritten = false
+  readonly #watch: FileWatch
+  /** The last write that went to the pool; never rejects. */
+  #turn: Promise<void> | undefined
   #size: number
   #sizeChanged = false
   #broken: unknown
@@ -75,15 +88,18 @@ export class FileDevice implements BlockDevice {
   /** Takes over `file`, which `close` closes; `stat` is its present state. */
   constructor(file: OpenFile, stat: FileStat, options: FileDeviceOptions = {}) {
     this.#file = file
+    this.#watch = new FileWatch(file, stat, options.files)
     this.#resizable = stat.kind === 'file'
     this.#growable = (options.growable ?? false) && this.#resizable
     this.#sizeMultiple = options.sizeMultiple ?? 1
     this.#fileSize = stat.size
     this.#touchedEnd = stat.size
     this.#size = roundUp(stat.size, this.#sizeMultiple)
-    const { appendWindow = 0 } = options
-    if (appendWindow > 0 && this.#growable) {
-      this.#reserve = new AppendReserve(file, stat.size, appendWindow)
+    const { appendWindow = 0, fillsHoles = false } = options
+    const appends = appendWindow > 0 && this.#growable
+    this.#fillsHoles = fillsHoles && this.#resizable
+    if (appends || this.#fillsHoles) {
+      this.#reserve = new AppendReserve(file, stat.size, appends ? appendWindow : 0)
     }
     const write = file.writable
     this.can = {
@@ -101,9 +117,9 @@ export class FileDevice implements BlockDevice {
     path: string,
     options: FileDeviceOptions = {},
   ): Promise<FileDevice> {
-    const file = await files.open(path, modeOf(options))
+    const file = await openLocked(files, path, modeOf(options), options.lock)
     try {
-      return new FileDevice(file, await file.stat(), options)
+      return new FileDevice(file, await file.stat(), { ...options, files })
     } catch (error) {
       await file.close()
       throw error
@@ -151,10 +167,13 @@ export class FileDevice implements BlockDevice {
     }
     const end = offset + source.length
     this.#reserve?.prepare(this.#fileSize, end)
+    if (this.#fillsHoles && end <= this.#fileSize) {
+      this.#reserve?.prepareHole(offset, source.length)
+    }
     this.#writeCount++
     this.#touchedEnd = Math.max(this.#touchedEnd, end)
     try {
-      await transferAll(this.#file, 'write', offset, source)
+      await this.#transfer(offset, source)
       this.#grew(end)
     } catch (error) {
       if (this.#writeCount === 1) await this.#cutRemains()
@@ -217,6 +236,7 @@ export class FileDevice implements BlockDevice {
     if (!this.can.write) throw readOnly()
     if (!this.can.resize) throw notSupported('a change of its size')
     this.#checkWhole()
+    this.#hasWritten = true
     checkSize(size)
     try {
       await this.#file.truncate(size)
@@ -229,15 +249,42 @@ export class FileDevice implements BlockDevice {
     this.#sizeChanged = true
   }
 
+  revalidate(): Promise<void> {
+    if (this.#closed) return Promise.reject(deviceClosed())
+    const [fileSize, touchedEnd, hasWritten] = [this.#fileSize, this.#touchedEnd, this.#hasWritten]
+    return this.#watch.check({ fileSize, touchedEnd, hasWritten })
+  }
+
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
+    await this.#turn
     await this.#reserve?.giveBack(this.#fileSize)
     await this.#file.close()
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
+  }
+
+  /**
+   * Writes to one file take turns in the kernel; two threads that wait for each other there, or this one for a thread, burn
+   * more time than they gain. So one write is on the pool at a time, and while it is, the others wait here.
+   */
+  async #transfer(offset: number, source: Uint8Array): Promise<void> {
+    const before = this.#turn
+    if (before === undefined && source.length <= INLINE_LENGTH.write) {
+      return transferAll(this.#file, 'write', offset, source)
+    }
+    const write = () => transferOnPool(this.#file, 'write', offset, source)
+    const mine = before === undefined ? write() : before.then(write)
+    const turn = mine.catch(() => {})
+    this.#turn = turn
+    try {
+      await mine
+    } finally {
+      if (this.#turn === turn) this.#turn = undefined
+    }
   }
 
   #check(offset: number, length: number, writes: boolean): void {
@@ -250,6 +297,7 @@ export class FileDevice implements BlockDevice {
   #checkWritable(): void {
     if (!this.can.write) throw readOnly()
     this.#checkWhole()
+    this.#hasWritten = true
   }
 
   #checkWhole(): void {

@@ -4,6 +4,10 @@
  * of the five errors; paths are the host's.
  */
 
+import type { FileHolder } from './file-holders.ts'
+import type { FileLockKind } from './lock-bytes.ts'
+import type { LockGroup } from './lock-group.ts'
+
 /** What a path leads to. */
 export type FileKind = 'file' | 'folder' | 'block-device' | 'character-device' | 'pipe' | 'socket'
 
@@ -60,6 +64,11 @@ export interface OpenFile {
   nextData(offset: number): number | undefined
   /** Where the next hole begins, at the latest at the end of the file. */
   nextHole(offset: number): number | undefined
+  /**
+   * Locks the file against other openers until it is closed (lock-bytes.ts), those in `group` excepted; false where that cannot
+   * be done here. Rejects with a BusyError `IMAGE_LOCKED`. Absent in a file system that nobody else can reach.
+   */
+  lock?(kind: FileLockKind, group?: LockGroup): Promise<boolean>
   /** A second call does nothing. */
   close(): Promise<void>
 }
@@ -84,6 +93,10 @@ export interface FileSystem {
   removeFolder(path: string): Promise<void>
   /** Makes the names in a folder durable. */
   syncFolder(path: string): Promise<void>
+  /** Bytes that a user's files can still take where `path` is. Absent where nobody knows. */
+  freeSpace?(path: string): Promise<number>
+  /** The other processes that have a file open, as far as that can be seen. */
+  holders?(file: FileStat): Promise<readonly FileHolder[]>
 }
 
 /** Whether both describe one file. */

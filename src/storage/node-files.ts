@@ -1,10 +1,22 @@
 /** The real file system: node:fs, and the system calls that it lacks through `native`. */
 
 import * as fs from 'node:fs'
-import { type ErrorContext, UsageError } from '../base/errors.ts'
-import { fallocate, nextData, nextHole, punchHole, zeroRange } from '../native/index.ts'
+import { BusyError, type ErrorContext, UsageError } from '../base/errors.ts'
+import {
+  fallocate,
+  type LockRunner,
+  lockRunner,
+  nextData,
+  nextHole,
+  punchHole,
+  zeroRange,
+} from '../native/index.ts'
+import { findHolders, holderText } from './file-holders.ts'
+import { FileLock } from './file-lock.ts'
 import type { FileKind, FileStat, FileSystem, OpenFile, OpenMode } from './files.ts'
 import { hostError } from './host-error.ts'
+import type { FileLockKind } from './lock-bytes.ts'
+import { LockGroup } from './lock-group.ts'
 
 const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL } = fs.constants
 
@@ -15,9 +27,19 @@ const FLAGS: Readonly<Record<OpenMode, number>> = {
   replace: O_RDWR | O_CREAT,
 }
 
-/** The file system of this host. */
-export const nodeFiles: FileSystem = {
-  open: openFile,
+/** The file system of this host, on which `locks` finds the means to lock files. */
+export function createNodeFiles(locks: () => LockRunner | undefined): FileSystem {
+  return { ...common, open: (path, mode) => openFile(path, mode, locks) }
+}
+
+const common: Omit<FileSystem, 'open'> = {
+  holders: (file) => findHolders(file),
+
+  freeSpace: (path) =>
+    told('look at the free space', async () => {
+      const { bavail, bsize } = await fs.promises.statfs(path, { bigint: true })
+      return Number(bavail * bsize)
+    }),
 
   stat: (path) =>
     told('stat', async () => describe(await fs.promises.stat(path, { bigint: true }))),
@@ -52,6 +74,9 @@ export const nodeFiles: FileSystem = {
     }),
 }
 
+/** The file system of this host. */
+export const nodeFiles: FileSystem = createNodeFiles(lockRunner)
+
 async function told<T>(action: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work()
@@ -60,7 +85,11 @@ async function told<T>(action: string, work: () => Promise<T>): Promise<T> {
   }
 }
 
-async function openFile(path: string, mode: OpenMode): Promise<OpenFile> {
+async function openFile(
+  path: string,
+  mode: OpenMode,
+  locks: () => LockRunner | undefined,
+): Promise<OpenFile> {
   try {
     prepare(path, mode)
     const fd = fs.openSync(path, FLAGS[mode], 0o666)
@@ -73,7 +102,7 @@ async function openFile(path: string, mode: OpenMode): Promise<OpenFile> {
       fs.closeSync(fd)
       throw error
     }
-    return new NodeFile(path, fd, mode !== 'read')
+    return new NodeFile(path, fd, mode !== 'read', locks)
   } catch (error) {
     throw hostError(error, 'open', { mode })
   }
@@ -130,13 +159,16 @@ class NodeFile implements OpenFile {
   readonly path: string
   readonly writable: boolean
   #fd: number
+  readonly #locks: () => LockRunner | undefined
+  #locked: { readonly group: LockGroup; readonly lock: FileLock } | undefined
   #poolCount = 0
   #whenIdle: (() => void) | undefined
 
-  constructor(path: string, fd: number, writable: boolean) {
+  constructor(path: string, fd: number, writable: boolean, locks: () => LockRunner | undefined) {
     this.path = path
     this.#fd = fd
     this.writable = writable
+    this.#locks = locks
   }
 
   async stat(): Promise<FileStat> {
@@ -210,10 +242,31 @@ class NodeFile implements OpenFile {
     return this.#native('search for holes', offset, 0, nextHole)
   }
 
+  async lock(kind: FileLockKind, group = new LockGroup()): Promise<boolean> {
+    const runner = this.#locks()
+    if (runner === undefined) return false
+    const lock = new FileLock(this.#fd, runner)
+    const stat = await this.stat()
+    const outcome = await this.#lockCall(() => group.join(lock, kind, stat))
+    if (outcome === 'unavailable') return false
+    if (outcome !== 'held') throw await lockedError(this.path, kind, outcome.words, stat)
+    this.#locked = { group, lock }
+    return true
+  }
+
+  async #lockCall<T>(call: () => Promise<T>): Promise<T> {
+    try {
+      return await call()
+    } catch (error) {
+      throw hostError(error, 'lock')
+    }
+  }
+
   async close(): Promise<void> {
     const fd = this.#fd
     if (fd < 0) return
     this.#fd = -1
+    this.#locked?.group.leave(this.#locked.lock)
     // A call that still waits for a thread would meet whatever file is given this number next.
     if (this.#poolCount > 0) {
       await new Promise<void>((resolve) => {
@@ -265,4 +318,17 @@ class NodeFile implements OpenFile {
       throw hostError(error, action, { offset, length })
     }
   }
+}
+
+/** The error of a lock that somebody else has, in QEMU's words, with those who have it as far as they can be seen. */
+async function lockedError(
+  path: string,
+  kind: FileLockKind,
+  words: string,
+  stat: FileStat,
+): Promise<BusyError> {
+  const holders = (await findHolders(stat, { own: true })).filter(({ locks }) => locks)
+  return new BusyError('IMAGE_LOCKED', `${words}\nIs another process using the image [${path}]?`, {
+    context: { path, lock: kind, holders: holders.map(holderText) },
+  })
 }

@@ -42,12 +42,12 @@ describeWithQemu('commit and those who also read the base', () => {
   test('a second overlay is named, and nothing changes', async () => {
     const at = await family('top.qcow2', 'second.qcow2')
     const files = ['base.qcow2', 'top.qcow2', 'second.qcow2'].map(at)
-    const before = files.map((path) => readFileSync(path))
+    const before = files.map((path) => readFileSync(path).toString('latin1'))
     await expect(commitLayer(at('top.qcow2'))).rejects.toMatchObject({
       code: 'BASE_HAS_OVERLAYS',
       context: { overlays: [at('second.qcow2')] },
     })
-    expect(files.map((path) => readFileSync(path))).toEqual(before)
+    expect(files.every((path, at) => readFileSync(path).toString('latin1') === before[at])).toBe(true)
     await commitLayer(at('top.qcow2'), { unsafe: true })
     await soundly(at('base.qcow2'))
   })
@@ -247,7 +247,7 @@ describeWithQemu('stream', () => {
     await overlayOn(at, 'c.qcow2', 'b.qcow2')
     const view = await viewOf(at('c.qcow2'))
     await streamLayer(at('c.qcow2'))
-    await using chain = await openChain(at('c.qcow2'))
+    await using chain = await openChain(at('c.qcow2'), { locking: 'none' })
     expect(chain.layers.length).toBe(1)
     expect((await viewOf(at('c.qcow2'))) === view).toBe(true)
     await soundly(at('c.qcow2'))
@@ -262,7 +262,7 @@ describeWithQemu('stream', () => {
     await overlayOn(at, 'top.qcow2', 'sub/mid.qcow2')
     const view = await viewOf(at('top.qcow2'))
     await streamLayer(at('top.qcow2'), { base: '../base.qcow2', gate })
-    await using chain = await openChain(at('top.qcow2'), { gate })
+    await using chain = await openChain(at('top.qcow2'), { gate, locking: 'none' })
     expect(chain.layers.map((layer) => layer.backing?.name)).toEqual(['base.qcow2', undefined])
     expect((await viewOf(at('top.qcow2'))) === view).toBe(true)
     await expect(streamLayer(at('top.qcow2'), { base: 'mid.qcow2' })).rejects.toMatchObject({

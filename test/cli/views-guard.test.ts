@@ -105,3 +105,53 @@ describeWithQemu('snapshots of a base that has overlays', () => {
     expect(await runCli(['snapshot', '-d', 'then', 'base'], { cwd })).toMatchObject({ status: 0 })
   })
 })
+
+describeWithQemu('verbs that put a new image in the place of a file', () => {
+  const verbs = (target: string): readonly (readonly string[])[] => [
+    ['create', '-q', '-f', 'qcow2', target, '1M'],
+    ['create', '-q', '-f', 'raw', target, '1M'],
+    ['convert', '-O', 'qcow2', '-f', 'raw', 'new.raw', target],
+    ['convert', '-O', 'raw', '-f', 'raw', 'new.raw', target],
+    ['convert', '-n', '-O', 'qcow2', '-f', 'raw', 'new.raw', target],
+    ['dd', '-O', 'qcow2', '-f', 'raw', 'if=new.raw', `of=${target}`],
+    ['create', '-q', '-f', 'qcow2', '-o', `data_file=${target}`, 'other.qcow2', '1M'],
+  ]
+
+  async function withSource(): Promise<string> {
+    const cwd = await stack()
+    await qemuImgOk(['create', '-q', '-f', 'raw', 'new.raw', '1M'], { cwd })
+    return cwd
+  }
+
+  test('leave a file alone that overlays stand on, and name them', async () => {
+    const cwd = await withSource()
+    const before = readFileSync(join(cwd, 'base'))
+    for (const words of verbs('base')) {
+      const result = await runCli(words, { cwd })
+      expect(result).toMatchObject({ status: 1, stdout: '' })
+      expect(result.stderr).toContain('would change what 2 overlays above it and their 1 internal')
+      expect(result.stderr).toContain("hint: 'cowpoint rebase -b '' over.qcow2'")
+      expect(result.stderr).toContain('[BASE_HAS_OVERLAYS]')
+      expect(before.equals(readFileSync(join(cwd, 'base')))).toBe(true)
+    }
+  })
+
+  test('replace it with --unsafe, and what nothing stands on as ever', async () => {
+    for (const index of verbs('base').keys()) {
+      const cwd = await withSource()
+      const [verb = '', ...rest] = verbs('base')[index] ?? []
+      const forced = await runCli([verb, '--unsafe', ...rest], { cwd })
+      expect(forced).toMatchObject({ status: 0, stderr: '' })
+      const top = verbs('top.qcow2')[index] ?? []
+      expect(await runCli(top, { cwd })).toMatchObject({ status: 0, stderr: '' })
+    }
+  })
+
+  test('find overlays in the folders that are named', async () => {
+    const folder = await withSource()
+    const words = ['create', '-q', '-f', 'raw', '--search', 'clones', 'base', '1M']
+    const result = await runCli(words, { cwd: folder })
+    expect(result.status).toBe(1)
+    expect(result.stderr).toContain('clones/far.qcow2')
+  })
+})

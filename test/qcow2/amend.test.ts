@@ -268,6 +268,20 @@ describe('amend', () => {
     ).toBe(before)
   })
 
+  test('stays version 2 where the refcount width that is asked for with version 3 does not do', async () => {
+    const file = new MemoryDevice(0, { growable: true })
+    await createQcow2(file, { size: START, clusterSize: 4096, version: 2 })
+    await using image = await Qcow2Image.open(file, { writable: true })
+    await image.write(0, new Uint8Array(4096).fill(1))
+    await image.createSnapshot({ name: 'first' })
+    await expect(image.amend({ version: 3, refcountBits: 1 })).rejects.toMatchObject({
+      code: 'REFCOUNT_WIDTH',
+    })
+    expect(image.header.version).toBe(2)
+    await image.amend({ version: 3, refcountBits: 2 })
+    expect([image.header.version, image.geometry.refcountBits]).toEqual([3, 2])
+  })
+
   test('refuses a refcount width in which a cluster cannot be counted', async () => {
     const { image } = await small()
     await image.write(0, new Uint8Array(4096).fill(7))

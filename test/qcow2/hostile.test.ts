@@ -7,14 +7,10 @@ import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { CowpointError } from '../../src/base/errors.ts'
-import {
-  checkImage,
-  createQcow2,
-  describeImage,
-  Qcow2Image,
-  readHeader,
-} from '../../src/qcow2/index.ts'
+import { checkImage, createQcow2, Qcow2Image } from '../../src/qcow2/index.ts'
 import { MemoryDevice } from '../../src/storage/index.ts'
+import { denseImage } from '../hostile/cases.ts'
+import { lookAtAll, workOn } from '../hostile/trial.ts'
 import { type BuiltImage, buildImage, filled } from '../support/image-builder.ts'
 import { unpackImage } from '../support/image-matrix.ts'
 import { ImageBytes, type Patch, patched } from '../support/poke.ts'
@@ -26,96 +22,11 @@ const MIB = 1024 * 1024
 /** The largest table that a header may claim without the file having it is a refcount table of 8 MiB. */
 const MEMORY_LIMIT = 9 * MIB
 
-/** What `action` gives, or undefined where it rejects with one of our errors; every other error is thrown. */
-async function typed<T>(action: () => Promise<T>): Promise<T | undefined> {
-  try {
-    return await action()
-  } catch (error) {
-    if (error instanceof CowpointError) return undefined
-    throw error
-  }
-}
-
-async function readParts(view: {
-  readonly size: number
-  read(offset: number, target: Uint8Array): Promise<void>
-}): Promise<void> {
-  // Damaged sizes reach far: the beginning, some places and the end are enough.
-  const length = Math.min(view.size, 256 * 1024)
-  for (const share of [0, 0.1, 0.5, 1]) {
-    const part = new Uint8Array(length)
-    await typed(() => view.read(Math.floor((view.size - length) * share), part))
-  }
-}
-
-/** Walks over everything that can be asked of an image, at most so many steps each. */
-async function lookAtAll(bytes: Uint8Array): Promise<void> {
-  const device = () => MemoryDevice.from(bytes)
-  await typed(() => readHeader(device()))
-  await typed(() => checkImage(device()))
-  const image = await typed(() => Qcow2Image.open(device()))
-  if (image === undefined) return
-  await typed(() => describeImage(image))
-  await readParts(image)
-  await typed(async () => {
-    for (let at = 0, steps = 0; at < image.size && steps < 2000; steps++) {
-      at += (await image.map(at, image.size - at)).length
-    }
-  })
-  await typed(() => image.extents(0, image.size))
-  await typed(() => image.bitmaps())
-  for (const record of image.snapshots.slice(0, 5)) {
-    const view = await typed(() => image.openSnapshot(record))
-    if (view !== undefined) await readParts(view)
-    await typed(() => image.readVmState(0, new Uint8Array(1000), record))
-  }
-  await image.close()
-}
-
-/** Requests and verbs on a copy. */
-async function workOn(bytes: Uint8Array): Promise<void> {
-  const device = MemoryDevice.from(bytes, { growable: true })
-  const image = await typed(() => Qcow2Image.open(device, { writable: true }))
-  if (image === undefined) return
-  const end = Math.min(image.size, 200_000)
-  await typed(() => image.write(0, filled(1, Math.min(end, 70_000))))
-  await typed(() => image.createSnapshot({ name: 'ours' }))
-  await typed(() => image.write(Math.floor(end / 2), filled(2, Math.min(1000, end - end / 2))))
-  const [first] = image.snapshots
-  if (first !== undefined) await typed(() => image.applySnapshot(first))
-  await typed(() => image.writeZeroes(0, end, { mayDiscard: true }))
-  const last = image.snapshots.at(-1)
-  if (last !== undefined) await typed(() => image.deleteSnapshot(last))
-  await typed(() => image.discard(0, end))
-  await typed(() => image.flush())
-  await typed(() => image.close())
-}
-
 async function survives(bytes: Uint8Array): Promise<void> {
   const before = Buffer.from(bytes)
   await lookAtAll(bytes)
   await workOn(bytes)
   expect(before.equals(bytes)).toBe(true)
-}
-
-/** A small image by our own engine, with everything in it; 512-byte clusters keep it dense in structures. */
-async function denseImage(clusterSize: number, extendedL2 = false): Promise<Uint8Array> {
-  const device = new MemoryDevice(0, { growable: true })
-  await createQcow2(device, {
-    size: Math.max(48 * 1024, 12 * clusterSize),
-    clusterSize,
-    extendedL2,
-  })
-  const image = await Qcow2Image.open(device, { writable: true })
-  await image.write(0, filled(1, 10_000))
-  await image.writeVmState(0, filled(9, 700))
-  await image.createSnapshot({ name: 'one', vmStateSize: 700 })
-  await image.writeCompressed(clusterSize, filled(2, clusterSize))
-  await image.writeZeroes(2 * clusterSize, 3 * clusterSize, { mayDiscard: true })
-  await image.createSnapshot({ name: 'two' })
-  await image.write(5000, filled(3, 9000))
-  await image.close()
-  return device.toBytes()
 }
 
 /** An image by the builder, which is not our engine. */

@@ -29,6 +29,7 @@ export const FLOORS: Readonly<Record<string, number>> = {
   machine: 6,
   backup: 7,
   checkpoint: 8,
+  testing: 9,
   cli: 9,
   index: 9,
 }
@@ -53,12 +54,13 @@ const HOMES: readonly { specifier: RegExp; home: RegExp }[] = [
   { specifier: /^node:https?$/, home: /^src\/storage\// },
   { specifier: /^node:net$/, home: /^src\/(nbd|control)\// },
   { specifier: /^node:tls$/, home: /^src\/nbd\// },
-  { specifier: /^node:child_process$/, home: /^src\/cli\// },
+  { specifier: /^node:child_process$/, home: /^src\/(cli\/|native\/lock-child\.ts$)/ },
   {
     specifier: /^node:(buffer|crypto|events|module|os|path|perf_hooks|stream|timers|url|util)\b/,
     home: /^src\//,
   },
   { specifier: /^node:worker_threads$/, home: /^src\// },
+  { specifier: /^node:v8$/, home: /^src\/cli\// },
 ]
 
 /** Words that say nothing about what a file holds. */

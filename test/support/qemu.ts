@@ -122,12 +122,17 @@ export async function qemuNbd(
   return { child, stop, [Symbol.asyncDispose]: stop }
 }
 
-let found: boolean | undefined
+const found = new Map<string, boolean>()
 
-/** Whether qemu-img and qemu-io can be run here; looked up once. */
-export function hasQemu(): boolean {
-  found ??= ['qemu-img', 'qemu-io'].every((tool) => spawnSync(tool, ['--version']).status === 0)
-  return found
+function hasTool(tool: string): boolean {
+  const known = found.get(tool) ?? spawnSync(tool, ['--version']).status === 0
+  found.set(tool, known)
+  return known
+}
+
+/** Whether qemu-img, qemu-io and the other `tools` can be run here; each is looked up once. */
+export function hasQemu(...tools: readonly string[]): boolean {
+  return ['qemu-img', 'qemu-io', ...tools].every(hasTool)
 }
 
 /** Whether this is a run in which a missing peer is a failure. */
@@ -136,16 +141,17 @@ export function isCi(): boolean {
 }
 
 /**
- * A `describe` for tests that need the real tools. Without them: one skipped test that says so; where CI is set
- * it throws, so that the file fails.
+ * A `describe` for tests that need the real tools: qemu-img, qemu-io, and those named after it. Without them: one skipped
+ * test that says so; where CI is set it throws, so that the file fails.
  */
-export function describeWithQemu(name: string, fn: () => void): void {
-  if (hasQemu()) {
+export function describeWithQemu(name: string, fn: () => void, ...others: readonly string[]): void {
+  const tools = ['qemu-img', 'qemu-io', ...others]
+  if (hasQemu(...others)) {
     describe(name, fn)
   } else if (isCi()) {
-    throw new Error(`${name}: qemu-img and qemu-io are missing, and CI is set`)
+    throw new Error(`${name}: CI is set, and one of these is missing: ${tools.join(', ')}`)
   } else {
-    describe(name, () => it.skip('not run: qemu-img and qemu-io are not installed', () => {}))
+    describe(name, () => it.skip(`not run: needs ${tools.join(', ')}`, () => {}))
   }
 }
 

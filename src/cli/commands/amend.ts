@@ -11,6 +11,7 @@ import { amendChanges, readAmendValues, refuseOtherBacking } from './amend-optio
 import { amendOptionsHelp } from './amend-table.ts'
 import { asksForHelp } from './create-options.ts'
 import { imageSourceOptions, openImage } from './image-source.ts'
+import { lockOptions } from './lock-options.ts'
 import { checkCacheMode } from './source-options.ts'
 import { guardViews, viewsOptions } from './views-options.ts'
 
@@ -32,6 +33,7 @@ export const command = defineCommand({
     cache: text({ flags: '-t --cache', placeholder: 'mode', summary: 'cache mode of the image' }),
     ...viewsOptions,
     imageOpts: imageSourceOptions.imageOpts,
+    ...lockOptions,
     objects: imageSourceOptions.objects,
   },
   positionals: [{ name: 'file', summary: 'the image', optional: true }],
@@ -56,7 +58,7 @@ export const command = defineCommand({
     const writable = !wantsHelp
     await using chain = await openImage(
       file,
-      { format, imageOpts, forceShare: false },
+      { ...options, format, imageOpts, forceShare: false },
       { writable, backing: resizes, dataFiles: resizes },
     )
     if (wantsHelp) return printHelp(imageOf(chain) && 'qcow2', context)

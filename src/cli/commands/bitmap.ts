@@ -3,18 +3,23 @@
 import { UsageError } from '../../base/errors.ts'
 import type { Chain } from '../../chain/index.ts'
 import { type BitmapChange, describeImage, type Qcow2Image } from '../../qcow2/index.ts'
+import { LockGroup } from '../../storage/index.ts'
 import { defineCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { choice, converted, type OptionValues, text, texts, toggle } from '../options.ts'
 import { dumpBitmap } from './bitmap-dump.ts'
 import { imageSourceOptions, namedDriver, openImage } from './image-source.ts'
 import { STALE_BITMAPS } from './info-facts.ts'
+import { lockOptions } from './lock-options.ts'
 import { sizeArgument } from './source-options.ts'
+import { untrustedOptions } from './untrusted-options.ts'
 
 const options = {
   format: imageSourceOptions.format,
   imageOpts: imageSourceOptions.imageOpts,
   objects: imageSourceOptions.objects,
+  ...lockOptions,
+  ...untrustedOptions,
   add: toggle({ flags: '--add', summary: 'add an empty bitmap, enabled' }),
   remove: toggle({ flags: '--remove', summary: 'remove the bitmap' }),
   clear: toggle({ flags: '--clear', summary: 'make all of it clean' }),
@@ -127,8 +132,10 @@ async function change(
   context: Context,
 ): Promise<void> {
   const source = { ...options, forceShare: false }
-  await using chain = await openImage(file, source, { writable: true, backing: false })
-  await using other = await openOther(options, context)
+  // The bitmaps to be merged may be those of the image itself.
+  const lockGroup = new LockGroup()
+  await using chain = await openImage(file, source, { writable: true, backing: false, lockGroup })
+  await using other = await openOther(options, lockGroup, context)
   const image = chain.active.image
   if (image === undefined) throw withoutBitmaps(name, actions[0] as Action)
   await warnOfStale(image, context)
@@ -153,14 +160,15 @@ async function change(
 
 /** The image with the bitmaps to be merged. */
 async function openOther(
-  { sourceFile, sourceFormat }: Values,
+  { sourceFile, sourceFormat, noLock }: Values,
+  lockGroup: LockGroup,
   context: Context,
 ): Promise<Chain | undefined> {
   if (sourceFile === undefined) return undefined
-  const source = { format: sourceFormat, imageOpts: false, forceShare: false }
+  const source = { format: sourceFormat, imageOpts: false, forceShare: false, noLock }
   namedDriver(sourceFormat)
   const chain = await context.about(sourceFile, () =>
-    openImage(sourceFile, source, { backing: false }),
+    openImage(sourceFile, source, { backing: false, lockGroup }),
   )
   return chain
 }

@@ -1,10 +1,13 @@
 /** `cowpoint chain`: the files that images stand on, and all that stand on those, as a tree. */
 
-import { findFamily, Gate } from '../../chain/index.ts'
+import { familyDot, familyLines, findFamily, Gate } from '../../chain/index.ts'
 import { defineCommand } from '../command.ts'
+import type { Context } from '../context.ts'
 import { toggle } from '../options.ts'
 import { prettyJson } from '../report.ts'
-import { familyDot, familyLines, familyObject } from './chain-text.ts'
+import { familyObject } from './chain-object.ts'
+import { openImage } from './image-source.ts'
+import { type UntrustedValues, untrustedOptions } from './untrusted-options.ts'
 import { searchOption } from './views-options.ts'
 
 const STATUS = { good: 0, broken: 1 } as const
@@ -16,6 +19,7 @@ export const command = defineCommand({
   manners: 'cowpoint',
   options: {
     ...searchOption,
+    ...untrustedOptions,
     json: toggle({ flags: '--json', summary: 'for programs' }),
     dot: toggle({ flags: '--dot', summary: 'for Graphviz' }),
   },
@@ -30,10 +34,11 @@ export const command = defineCommand({
     { line: 'cowpoint chain --search clones base.qcow2', summary: 'who stands on this base' },
   ],
   run: async ({ options, positionals }, context) => {
+    if (options.untrusted) await inspectEach(positionals, options, context)
     const family = await context.about(positionals[0] ?? '', () =>
       findFamily(positionals, {
         folders: options.search,
-        gate: new Gate({ allowAll: true }),
+        gate: new Gate({ allowAll: !options.untrusted }),
         signal: context.signal,
       }),
     )
@@ -48,3 +53,19 @@ export const command = defineCommand({
       : STATUS.good
   },
 })
+
+/** An image that passes names no other file. */
+async function inspectEach(
+  names: readonly string[],
+  options: UntrustedValues,
+  context: Context,
+): Promise<void> {
+  for (const name of names) {
+    await context.about(name, async () => {
+      const chain = await openImage(name, { ...options, ...PLAIN }, { backing: false })
+      await chain.close()
+    })
+  }
+}
+
+const PLAIN = { format: undefined, imageOpts: false, forceShare: false } as const

@@ -34,6 +34,7 @@ export const repairOptions = {
 export const repairNotes = [
   'A repair writes behind everything that is there and then changes the header, so a power cut leaves the old image or the repaired one. Freed clusters keep their bytes until something is written to the image.',
   'Before the header is changed, an undo file is written: --undo FILE, or else <image>.undo (or .undo.1 and so on, where that exists). Nothing is written where there is nothing to repair. --restore takes the repair back, as long as nothing was written to the image since.',
+  'A snapshot table that cannot be read to its end is mended by -r all: extra data that is too long is cut, wrong lengths are set right where the rest of the entry shows them, and what is no entry is dropped. The output names each.',
   'Leaked clusters are not freed where they may be data whose reference was destroyed: where one of them looks like a table, where a reference of the image cannot be followed, or where there are more of them than a tenth of the clusters in use (a hundredth beside an L1 entry of zero; 16 always may be). --force frees them all the same.',
 ] as const
 

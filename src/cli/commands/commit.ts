@@ -4,6 +4,7 @@ import { commitLayer, Gate } from '../../chain/index.ts'
 import { defineCommand } from '../command.ts'
 import { converted, text, texts, toggle } from '../options.ts'
 import { imageLocation, imageSourceOptions, namedDriver } from './image-source.ts'
+import { lockOptions, lockUse } from './lock-options.ts'
 import { checkCacheMode, sizeArgument } from './source-options.ts'
 
 /** The verb `commit`. */
@@ -14,6 +15,7 @@ export const command = defineCommand({
   options: {
     format: imageSourceOptions.format,
     imageOpts: imageSourceOptions.imageOpts,
+    ...lockOptions,
     objects: imageSourceOptions.objects,
     base: text({
       flags: '-b --base',
@@ -44,8 +46,9 @@ export const command = defineCommand({
   notes: [
     'The base is as before or as after, also in a power cut, and needs free space for what is committed; a raw base is overwritten ' +
       'in place and must not be used alone before the command has ended. A run that was cut off can be repeated.',
-    'Refused while other overlays stand on the base, or internal snapshots of the overlay read through to it. With -b the layers ' +
-      'between overlay and base are no longer what they were, as they are merged too.',
+    'Refused while other overlays stand on the base, or internal snapshots of the overlay read through to it. With -b it ' +
+      'is refused as well where a layer between would read something else afterwards: commit one layer at a time, or drop them and ' +
+      'use --unsafe.',
   ],
   examples: [
     { line: 'cowpoint commit over.qcow2', summary: 'into the image it stands on' },
@@ -60,6 +63,7 @@ export const command = defineCommand({
       context.about(name, () =>
         commitLayer(imageLocation(name, source), {
           ...namedDriver(options.format),
+          ...lockUse(options),
           base: options.base,
           drop: options.drop,
           rateLimit: options.rate,

@@ -7,6 +7,7 @@ import { defineCommand } from '../command.ts'
 import { converted, toggle } from '../options.ts'
 import { prettyJson } from '../report.ts'
 import { imageSourceOptions, openImage } from './image-source.ts'
+import { lockOptions } from './lock-options.ts'
 
 /** The verb `compact`. */
 export const command = defineCommand({
@@ -16,6 +17,7 @@ export const command = defineCommand({
   options: {
     format: imageSourceOptions.format,
     imageOpts: imageSourceOptions.imageOpts,
+    ...lockOptions,
     dryRun: toggle({ flags: '-n --dry-run', summary: 'only tell what would be done, to the byte' }),
     maxMove: converted({
       flags: '--max-move',

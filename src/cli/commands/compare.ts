@@ -9,7 +9,9 @@ import { text, toggle } from '../options.ts'
 import { BlamingDevice } from './blaming-device.ts'
 import { compareStrictly } from './compare-strict.ts'
 import { imageSourceOptions } from './image-source.ts'
+import { lockOptions } from './lock-options.ts'
 import { checkCacheMode, openSource } from './source-options.ts'
+import { untrustedOptions } from './untrusted-options.ts'
 
 const STATUS = { differ: 1, notOpened: 2, notMapped: 3, notRead: 4 } as const
 const SECTOR_SIZE = 512
@@ -44,7 +46,9 @@ export const command = defineCommand({
     }),
     forceShare: imageSourceOptions.forceShare,
     imageOpts: imageSourceOptions.imageOpts,
+    ...lockOptions,
     objects: imageSourceOptions.objects,
+    ...untrustedOptions,
   },
   positionals: [
     { name: 'file1', summary: 'the one image' },

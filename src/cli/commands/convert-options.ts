@@ -12,7 +12,10 @@ import {
 } from './create-options.ts'
 import type { CreateFormat } from './create-table.ts'
 import { imageSourceOptions } from './image-source.ts'
+import { lockOptions } from './lock-options.ts'
 import { checkCacheMode, type SnapshotWish, sizeArgument, snapshotWish } from './source-options.ts'
+import { untrustedOptions } from './untrusted-options.ts'
+import { overwriteOptions } from './views-options.ts'
 
 /** The option table. */
 export const convertOptions = {
@@ -41,6 +44,10 @@ export const convertOptions = {
     flags: '-l --snapshot',
     placeholder: 'snapshot',
     summary: 'read this internal snapshot, by id or name',
+  }),
+  snapshots: toggle({
+    flags: '--snapshots',
+    summary: 'copy the internal snapshots as well, from qcow2 to qcow2',
   }),
   backing: text({
     flags: '-B -b --backing',
@@ -93,9 +100,12 @@ export const convertOptions = {
     summary: 'with -n: the target is a list of options',
     hidden: true,
   }),
+  ...overwriteOptions,
   forceShare: imageSourceOptions.forceShare,
   imageOpts: imageSourceOptions.imageOpts,
+  ...lockOptions,
   objects: imageSourceOptions.objects,
+  ...untrustedOptions,
 }
 
 /** What `run` of `convert` gets. */
@@ -157,7 +167,7 @@ function readParallel(value: string): number {
 }
 
 function checkCombinations(options: ConvertValues): void {
-  const { compress, offload, noCreate, targetIsZero } = options
+  const { compress, offload, noCreate, targetIsZero, snapshots } = options
   const rules: readonly (readonly [boolean, string])[] = [
     [options.skipBroken && !options.bitmaps, 'Use of --skip-broken-bitmaps requires --bitmaps'],
     [compress && offload, 'Cannot enable copy offloading when -c is used'],
@@ -165,6 +175,9 @@ function checkCombinations(options: ConvertValues): void {
     [offload && options.salvage, 'Cannot use copy offloading in salvaging mode'],
     [options.targetImageOpts && !noCreate, '--target-image-opts requires use of -n flag'],
     [noCreate && options.lists.length > 0, '-o has no effect when skipping image creation'],
+    [snapshots && options.snapshot !== undefined, '--snapshots and -l are mutually exclusive'],
+    [snapshots && noCreate, '--snapshots needs a new image and cannot go with -n'],
+    [snapshots && options.salvage, '--snapshots and --salvage are mutually exclusive'],
     [targetIsZero && !noCreate, '--target-is-zero requires use of -n flag'],
     [
       targetIsZero && options.backing !== undefined,

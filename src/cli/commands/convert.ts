@@ -11,6 +11,7 @@ import {
   type ConvertTarget,
   convertInto,
   convertToNew,
+  convertWithSnapshots,
   fingerprintOf,
   folderOf,
   type ImageLayout,
@@ -20,6 +21,7 @@ import {
   protocolOf,
   type Unchanged,
 } from '../../chain/index.ts'
+import type { Qcow2Image } from '../../qcow2/index.ts'
 import { isSameFile } from '../../storage/index.ts'
 import { defineCommand } from '../command.ts'
 import type { Context } from '../context.ts'
@@ -37,10 +39,13 @@ import {
 import { storeStdin, writeOut } from './convert-streams.ts'
 import { asksForHelp, createFormat, readCreateValues, unservedWishes } from './create-options.ts'
 import { createOptionsHelp } from './create-table.ts'
+import { lockUse } from './lock-options.ts'
 import { OpenStack } from './open-stack.ts'
 import { SalvageDevice } from './salvage-device.ts'
 import { type MappedDevice, openSource, openView } from './source-options.ts'
 import { isStdin, isStdout, refuseSourceAsTarget } from './target-file.ts'
+import { refuseExpansion } from './untrusted-options.ts'
+import { guardOverwriting, guardViews } from './views-options.ts'
 
 /** The verb `convert`. */
 export const command = defineCommand({
@@ -59,13 +64,17 @@ export const command = defineCommand({
   ],
   notes: [
     'A new target appears under its name when it is whole; one that exists is replaced, and removed if that fails. Snapshots ' +
-      'are not copied, bitmaps only with --bitmaps. With -B the target reads as the source does, whatever the backing file holds.',
+      'are copied only with --snapshots, bitmaps only with --bitmaps. With -B the target reads as the source does, whatever the backing file holds.',
     '-T, -W and -C are understood and change nothing: writes are kept in flight and in no strict order unless -m 1 is given.',
   ],
   examples: [
     { line: 'cowpoint convert -O qcow2 disk.raw disk.qcow2', summary: 'raw to qcow2' },
     { line: 'cowpoint convert -c -O qcow2 disk.qcow2 small.qcow2', summary: 'compressed' },
     { line: 'cowpoint convert -l monday -O raw disk.qcow2 monday.raw', summary: 'a snapshot' },
+    {
+      line: 'cowpoint convert --snapshots -O qcow2 -o cluster_size=128k disk.qcow2 new.qcow2',
+      summary: 'all of it, with its snapshots',
+    },
     {
       line: 'cowpoint convert -O qcow2 -B base.qcow2 -F qcow2 disk.raw over.qcow2',
       summary: 'only what differs from base.qcow2',
@@ -87,6 +96,9 @@ export const command = defineCommand({
       })
     }
     const work = { options, plan, target, context }
+    if (options.snapshots && (names.length > 1 || isStdin(names[0] ?? '') || isStdout(target))) {
+      throw new UsageError('NOT_SUPPORTED', 'Copying snapshots only possible from file to file')
+    }
     if (options.bitmaps && names.length > 1) {
       throw new UsageError('NOT_SUPPORTED', 'Copying bitmaps only possible with single source')
     }
@@ -125,7 +137,11 @@ async function openSources(
       const stored = await storeStdin(context, isStdout(target) ? undefined : target)
       path = stack.use(stored).path
     }
-    chains.push(stack.use(await openSource(context, path, options)))
+    const chain = stack.use(await openSource(context, path, options))
+    if (isStdout(target) || writesHoles(plan, options)) {
+      await context.about(name, () => refuseExpansion(chain, options, chain.device.size))
+    }
+    chains.push(chain)
   }
   if (plan.snapshot !== undefined && chains.length > 1) {
     throw new UsageError('NOT_SUPPORTED', 'No support for concatenating multiple snapshot')
@@ -143,6 +159,11 @@ async function openSources(
     ? await planBitmapCopy(chain!.active.image, { skipBroken: options.skipBroken, context })
     : undefined
   return { device, map: single ? view.map : undefined, chains, bitmaps }
+}
+
+/** Whether what holds nothing takes space in the target. */
+function writesHoles({ sparseSize }: ConvertPlan, { lists }: ConvertValues): boolean {
+  return sparseSize === 0 || lists.some((list) => /preallocation=(full|falloc)/.test(list))
 }
 
 function salvaged(device: BlockDevice, context: Context, quiet: boolean): BlockDevice {
@@ -170,15 +191,19 @@ async function convertToExisting(
   stack: OpenStack,
 ): Promise<void> {
   const { options, plan, target, context } = work
+  // Before the lock says that somebody uses it: that would be us.
+  if (!options.targetImageOpts) await refuseSourceAsTarget(source.chains, target)
   const chain = stack.use(
     await openSource(context, target, {
       format: options.targetImageOpts ? options.targetFormat : plan.format,
       imageOpts: options.targetImageOpts,
+      noLock: options.noLock,
+      ignoreWriters: options.ignoreWriters,
       writable: true,
     }),
   )
   const { device } = chain
-  const { image } = chain.active
+  const { image, path } = chain.active
   source.bitmaps?.checkTarget(chain.active.format, image?.header.version)
   if (options.compress && image === undefined) checkCompression('raw', new Map())
   if (device.size < source.device.size) {
@@ -187,6 +212,7 @@ async function convertToExisting(
     })
   }
   await refuseSourceAsTarget(source.chains, chain.active.path)
+  await guardViews(path, options, { action: 'convert' }, context)
   // What the target reads as now is as good as a backing file that reads so.
   const unchanged = options.backing === undefined ? undefined : { backing: device }
   const into: ConvertTarget = {
@@ -214,26 +240,34 @@ async function convertToCreated(source: OpenedSource, work: Work, stack: OpenSta
   }
   source.bitmaps?.checkTarget(plan.format, versionOf(created.layout))
   await refuseSourceAsTarget(source.chains, target, created.layout)
+  const dataFile = dataFileOf(created.layout)
+  await guardOverwriting(target, options, { action: 'convert', dataFile }, context)
   const unchanged = await openBacking(source, created, work, stack)
-  const { durable } = plan
   const backing = unchanged?.backing
   const layout = remembering(created.layout, unchanged?.fingerprint)
-  await withProgress(work, (progress) =>
-    convertToNew(
-      source.device,
-      { location: target, layout, durable, backing },
-      {
-        ...progress,
-        unchanged,
-        compress: options.compress,
-        complete: (image) => source.bitmaps?.copyTo(image) ?? Promise.resolve(),
-      },
-    ),
-  )
+  const place = { location: target, layout, durable: plan.durable, ...lockUse(options) }
+  const { compress } = options
+  const complete = async (image: Qcow2Image): Promise<void> => source.bitmaps?.copyTo(image)
+  await withProgress(work, async (progress) => {
+    const how = { ...progress, compress, complete }
+    if (!options.snapshots) {
+      await convertToNew(source.device, { ...place, backing }, { ...how, unchanged })
+      return
+    }
+    const isOwn = unchanged?.map !== undefined
+    await convertWithSnapshots(source.chains[0]!, place, {
+      ...how,
+      backing: backing && { device: backing, isOwn },
+    })
+  })
 }
 
 function versionOf(layout: ImageLayout): 2 | 3 | undefined {
   return layout.format === 'qcow2' ? (layout.options.version ?? 3) : undefined
+}
+
+function dataFileOf(layout: ImageLayout): string | undefined {
+  return layout.format === 'qcow2' ? layout.options.dataFile?.name : undefined
 }
 
 interface OpenedBacking extends Unchanged {
@@ -244,14 +278,15 @@ interface OpenedBacking extends Unchanged {
 async function openBacking(
   { chains, map }: OpenedSource,
   { backing, layout }: TargetPlan,
-  { target, context }: Work,
+  { options, target, context }: Work,
   stack: OpenStack,
 ): Promise<OpenedBacking | undefined> {
   if (backing === undefined) return undefined
   const { name, format } = backing
   const { path } = parseLocation(target)
   const location = protocolOf(name) === undefined ? joinPath(folderOf(path), name) : name
-  const chain = stack.use(await openSource(context, location, { format }))
+  const { noLock } = options
+  const chain = stack.use(await openSource(context, location, { format, noLock }))
   await refuseSourceAsTarget([chain], target, layout)
   const below = chains[0]?.layers[1]
   const own = chain.active

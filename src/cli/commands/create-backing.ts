@@ -2,6 +2,7 @@
 
 import { dirname, resolve } from 'node:path'
 import { CowpointError, UsageError } from '../../base/errors.ts'
+import type { LongWork } from '../../base/progress.ts'
 import { type Chain, fingerprintOf, folderOf, joinPath, protocolOf } from '../../chain/index.ts'
 import type { HeaderExtension } from '../../qcow2/index.ts'
 import { type FileStat, isSameFile, nodeFiles } from '../../storage/index.ts'
@@ -15,7 +16,12 @@ export interface NewReferences {
   readonly backingFormat: string | undefined
   /** Is emptied too. */
   readonly dataFile: string | undefined
+  /** How much of the backing file the image is to remember. */
+  readonly fingerprint: FingerprintWish
 }
+
+/** What an image can remember of its base: nothing, its size, time and tables, or besides those all that it reads as. */
+export type FingerprintWish = 'none' | 'tables' | 'content'
 
 /** What a new image takes over from the file below it. */
 export interface BackingFacts {
@@ -29,10 +35,15 @@ export interface BackingFacts {
  * Looks at the backing file, named as the new image will name it. Opens the whole chain below. Rejects where a file of that chain
  * would be overwritten, and where the format is not given: a guest could make a raw disk look like another format.
  */
-export async function lookAtBacking(references: NewReferences): Promise<BackingFacts> {
-  const { name, backing, backingFormat: format, dataFile } = references
+export async function lookAtBacking(
+  references: NewReferences,
+  work: LongWork = {},
+): Promise<BackingFacts> {
+  const { name, backing, backingFormat: format, dataFile, fingerprint: wish } = references
   const location = protocolOf(backing) === undefined ? joinPath(folderOf(name), backing) : backing
-  await using chain = await openImage(location, { format, imageOpts: false, forceShare: false })
+  // An image in use can get an overlay: what QEMU's create reads of it does not change.
+  const source = { format, imageOpts: false, forceShare: true }
+  await using chain = await openImage(location, source)
   await refuseOverwriting(chain, name, 'image')
   if (dataFile !== undefined) {
     await refuseOverwriting(chain, dataFilePath(name, dataFile), 'data file')
@@ -44,7 +55,9 @@ export async function lookAtBacking(references: NewReferences): Promise<BackingF
       { context: { backing, detected: chain.active.format } },
     )
   }
-  return { size: chain.device.size, fingerprint: await fingerprintOf(chain.active, backing) }
+  const look = wish === 'content' ? { ...work, content: chain.device } : {}
+  const fingerprint = wish === 'none' ? undefined : await fingerprintOf(chain.active, backing, look)
+  return { size: chain.device.size, fingerprint }
 }
 
 /** Where the data file of the image `name` lies: beside it. */

@@ -9,8 +9,13 @@ import { parseSize } from '../../base/units.ts'
 import { type ImageLayout, NewImage } from '../../chain/index.ts'
 import { defineCommand } from '../command.ts'
 import type { Context } from '../context.ts'
-import { text, texts, toggle } from '../options.ts'
-import { type BackingFacts, lookAtBacking, refuseOwnDataFile } from './create-backing.ts'
+import { choice, text, texts, toggle } from '../options.ts'
+import {
+  type BackingFacts,
+  type FingerprintWish,
+  lookAtBacking,
+  refuseOwnDataFile,
+} from './create-backing.ts'
 import {
   asksForHelp,
   type CreateValues,
@@ -22,7 +27,9 @@ import {
   unservedWishes,
 } from './create-options.ts'
 import { type CreateFormat, createOptionsHelp } from './create-table.ts'
+import { type LockValues, lockOptions, lockUse } from './lock-options.ts'
 import { sizeArgument } from './source-options.ts'
+import { guardOverwriting, overwriteOptions } from './views-options.ts'
 
 const SECTOR = 512
 
@@ -56,7 +63,17 @@ export const command = defineCommand({
       flags: '-u --backing-unsafe',
       summary: 'do not open the backing file; a size is needed then',
     }),
+    remember: choice({
+      flags: '--fingerprint',
+      summary:
+        'what the image remembers of its backing file, to notice a change: size, time and tables (the default), besides that ' +
+        'all its bytes, which are read for it, or nothing',
+      choices: ['content', 'tables', 'none'],
+    }),
     quiet: toggle({ flags: '-q --quiet', summary: 'print nothing' }),
+    search: overwriteOptions.search,
+    overwrite: overwriteOptions.unsafe,
+    ...lockOptions,
     objects: texts({ flags: '--object', summary: 'taken for compatibility', hidden: true }),
   },
   positionals: [
@@ -86,8 +103,8 @@ export const command = defineCommand({
     const size = sizeText === undefined ? undefined : sizeArgument('image size', sizeText)
     await context.about(name, async () => {
       const format = createFormat(options.format ?? 'raw')
-      const known = await complete(name, valuesOf(format, options, size), options.unsafe)
-      await createImage({ name, format, ...known, quiet: options.quiet }, context)
+      const known = await complete(name, valuesOf(format, options, size), options, context)
+      await createImage({ ...options, ...known, name, format }, context)
     })
     return 0
   },
@@ -133,7 +150,13 @@ interface Known extends Partial<Pick<BackingFacts, 'fingerprint'>> {
 }
 
 /** Looks at the backing file, unless that is not wanted, and takes the size from it where none is given. */
-async function complete(name: string, given: CreateValues, unsafe: boolean): Promise<Known> {
+async function complete(
+  name: string,
+  given: CreateValues,
+  wish: { readonly unsafe: boolean; readonly remember: FingerprintWish | undefined },
+  context: Context,
+): Promise<Known> {
+  const { unsafe, remember: asked } = wish
   const values = new Map(given)
   let fingerprint: Known['fingerprint']
   const backing = values.get('backing_file')
@@ -146,11 +169,22 @@ async function complete(name: string, given: CreateValues, unsafe: boolean): Pro
       'Error: Trying to create an image with the same filename as the backing file',
     )
   }
+  if (asked !== undefined && (backing === undefined || unsafe)) {
+    throw new UsageError(
+      'CONFLICTING_OPTIONS',
+      '--fingerprint needs a backing file, and -u does not open it',
+      { context: { verb: 'create' } },
+    )
+  }
   if (backing !== undefined) {
     const format = values.get('backing_fmt')
     if (!unsafe) {
       const dataFile = values.get('data_file')
-      const known = await lookAtBacking({ name, backing, backingFormat: format, dataFile })
+      const references = { name, backing, backingFormat: format, dataFile }
+      const { signal } = context
+      const known = await context.withProgress({ label: 'fingerprint' }, (onProgress) =>
+        lookAtBacking({ ...references, fingerprint: asked ?? 'tables' }, { signal, onProgress }),
+      )
       if (!values.has('size')) values.set('size', String(known.size))
       fingerprint = known.fingerprint
     } else if (format === undefined) {
@@ -166,7 +200,11 @@ async function complete(name: string, given: CreateValues, unsafe: boolean): Pro
   return { values, fingerprint }
 }
 
-interface NewImageWish extends Known {
+interface NewImageWish extends Known, LockValues {
+  readonly search: readonly string[]
+  /** Replaces a file whoever stands on it. */
+  readonly overwrite: boolean
+  readonly remember: FingerprintWish | undefined
   readonly name: string
   readonly format: CreateFormat
   readonly quiet: boolean
@@ -187,6 +225,8 @@ async function createImage(wish: NewImageWish, context: Context): Promise<void> 
       : { format, options: qcow2Wish(values) }
   const dataFile = values.get('data_file')
   if (dataFile !== undefined) await refuseOwnDataFile(name, dataFile)
+  const guard = { search: wish.search, unsafe: wish.overwrite }
+  await guardOverwriting(name, guard, { action: 'create', dataFile }, context)
   for (const unserved of unservedWishes(values)) await context.warn(unserved, name)
   const size = roundUp(parseSize(values.get('size') ?? '0'), SECTOR)
   await context.withProgress({ label: 'create', quiet }, async (onProgress) => {
@@ -199,7 +239,12 @@ async function createImage(wish: NewImageWish, context: Context): Promise<void> 
           : { ...layout, options: { ...layout.options, extensions, signal, onProgress } },
       size,
       durable: true,
+      ...lockUse(wish),
     })
+    const kept = image.image?.header.extensions.some(({ type }) => type === fingerprint?.type)
+    if (wish.remember !== undefined && fingerprint !== undefined && kept !== true) {
+      await context.warn('header cluster has no room for the fingerprint', name)
+    }
     await image.finish()
   })
 }

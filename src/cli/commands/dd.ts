@@ -8,8 +8,11 @@ import { defineCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { text } from '../options.ts'
 import { imageSourceOptions } from './image-source.ts'
+import { lockOptions, lockUse } from './lock-options.ts'
 import { openSource, sizeArgument } from './source-options.ts'
 import { refuseSourceAsTarget } from './target-file.ts'
+import { refuseExpansion, untrustedOptions } from './untrusted-options.ts'
+import { guardOverwriting, overwriteOptions } from './views-options.ts'
 
 const BLOCK_SIZE_LIMIT = 0x7fff_ffff
 
@@ -31,7 +34,10 @@ export const command = defineCommand({
     }),
     forceShare: imageSourceOptions.forceShare,
     imageOpts: imageSourceOptions.imageOpts,
+    ...overwriteOptions,
+    ...lockOptions,
     objects: imageSourceOptions.objects,
+    ...untrustedOptions,
   },
   positionals: [
     {
@@ -50,7 +56,9 @@ export const command = defineCommand({
     const format = targetFormat(options.targetFormat ?? 'raw')
     await using chain = await openSource(context, operands.input, options)
     await refuseSourceAsTarget([chain], operands.output)
+    await guardOverwriting(operands.output, options, { action: 'dd' }, context)
     const window = await windowOf(operands, chain.device.size, context)
+    await context.about(operands.input, () => refuseExpansion(chain, options, window.size))
     const source = new JoinedDevice([new SliceDevice(chain.device, window)])
     const { output: location } = operands
     const layout = format === 'raw' ? ({ format } as const) : ({ format, options: {} } as const)
@@ -58,7 +66,7 @@ export const command = defineCommand({
       context.about(location, () =>
         convertToNew(
           source,
-          { location, layout },
+          { location, layout, ...lockUse(options) },
           { sparseSize: 0, signal: context.signal, onProgress },
         ),
       ),

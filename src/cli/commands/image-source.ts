@@ -4,8 +4,16 @@
  */
 
 import { UsageError } from '../../base/errors.ts'
-import { type Chain, type ChainOptions, Gate, openChain } from '../../chain/index.ts'
+import {
+  type Chain,
+  type ChainOptions,
+  Gate,
+  openChain,
+  type UntrustedOptions,
+} from '../../chain/index.ts'
 import { parseKeyValues, text, texts, toggle } from '../options.ts'
+import { type LockValues, lockOptions, lockUse } from './lock-options.ts'
+import { type UntrustedValues, untrustedOptions, untrustedUse } from './untrusted-options.ts'
 
 /** The rows of the options, to be spread into a command's table. */
 export const imageSourceOptions = {
@@ -16,10 +24,12 @@ export const imageSourceOptions = {
   }),
   forceShare: toggle({ flags: '-U --force-share', summary: 'open even if it is in use' }),
   objects: texts({ flags: '--object', summary: 'taken for compatibility', hidden: true }),
+  ...untrustedOptions,
+  ...lockOptions,
 } as const
 
 /** The values of `imageSourceOptions`. */
-export interface ImageSource {
+export interface ImageSource extends UntrustedValues, LockValues {
   readonly format: string | undefined
   readonly imageOpts: boolean
   readonly forceShare: boolean
@@ -28,21 +38,31 @@ export interface ImageSource {
 /** How much of a chain is opened, and for what; see `ChainOptions`. */
 export type ImageUse = Pick<
   ChainOptions,
-  'writable' | 'backing' | 'dataFiles' | 'onBroken' | 'depthLimit'
->
+  'writable' | 'backing' | 'dataFiles' | 'onBroken' | 'depthLimit' | 'lockGroup'
+> & {
+  /** The format in which an untrusted image is inspected, where it is opened in another. */
+  readonly inspectAs?: NonNullable<UntrustedOptions['format']>
+}
 
-/** Opens the image of a verb; the chain is the caller's to close. */
-export function openImage(name: string, source: ImageSource, use: ImageUse = {}): Promise<Chain> {
-  if (source.forceShare && use.writable === true) {
-    throw new UsageError(
-      'FORCE_SHARE_WRITABLE',
-      'force-share=on can only be used with read-only images',
-    )
-  }
+/**
+ * Opens the image of a verb; the chain is the caller's to close. Only a file that the user named in so many words is trusted to
+ * choose others: with `--untrusted` it is inspected, and opened alone.
+ */
+export function openImage(
+  name: string,
+  source: ImageSource,
+  { inspectAs, ...use }: ImageUse = {},
+): Promise<Chain> {
+  const untrusted = untrustedUse(source)
   return openChain(imageLocation(name, source), {
     ...use,
-    gate: new Gate({ allowAll: true }),
+    ...lockUse(source),
+    forceShare: source.forceShare,
+    gate: untrusted === undefined ? new Gate({ allowAll: true }) : new Gate(),
     ...namedDriver(source.format),
+    ...(untrusted === undefined
+      ? {}
+      : { untrusted: { ...untrusted, ...(inspectAs === undefined ? {} : { format: inspectAs }) } }),
   })
 }
 

@@ -13,9 +13,11 @@ import { layerFacts } from './info-facts.ts'
 import { infoLines } from './info-text.ts'
 import { IoSession, type IoTarget } from './io-session.ts'
 import { amountText } from './io-text.ts'
+import { lockOptions } from './lock-options.ts'
 import { type NewSize, resizeLayer } from './resize-layer.ts'
 import { checkCacheMode, openSource } from './source-options.ts'
 import { stdinChunks } from './stdin-chunks.ts'
+import { untrustedOptions } from './untrusted-options.ts'
 import { guardViews, viewsOptions } from './views-options.ts'
 
 /** The verb `io`. */
@@ -30,7 +32,9 @@ export const command = defineCommand({
     forceShare: imageSourceOptions.forceShare,
     ...viewsOptions,
     imageOpts: imageSourceOptions.imageOpts,
+    ...lockOptions,
     objects: imageSourceOptions.objects,
+    ...untrustedOptions,
     cache: text({
       flags: '-t --cache',
       placeholder: 'mode',

@@ -2,7 +2,7 @@
 
 import { roundDown } from '../../base/bytes.ts'
 import { ImageError } from '../../base/errors.ts'
-import { type MapExtent, mapChain } from '../../chain/index.ts'
+import { type MapExtent, mapBatches } from '../../chain/index.ts'
 import { defineCommand } from '../command.ts'
 import { choice, converted } from '../options.ts'
 import type { Output } from '../output.ts'
@@ -51,15 +51,16 @@ export const command = defineCommand({
     const start = options.startOffset ?? 0
     const size = roundDown(chain.device.size, SECTOR)
     const end = options.maxLength === undefined ? size : Math.min(start + options.maxLength, size)
-    if (start >= end) await printer.run({ ...NOTHING, start })
+    if (start >= end) await printer.runs([{ ...NOTHING, start }])
     else {
       const { signal } = context
       // On a terminal the map itself shows how far it is.
       const quiet = context.stdout.isTerminal
       await context.withProgress({ label: 'map', quiet }, async (onProgress) => {
-        for await (const run of mapChain(chain, start, end - start, { signal })) {
-          await printer.run(run)
-          onProgress({ done: run.start + run.length - start, total: end - start })
+        for await (const runs of mapBatches(chain, start, end - start, { signal })) {
+          await printer.runs(runs)
+          const last = runs.at(-1) as MapExtent
+          onProgress({ done: last.start + last.length - start, total: end - start })
         }
       })
     }
@@ -82,28 +83,33 @@ const NOTHING: Omit<MapExtent, 'start'> = {
 
 interface Printer {
   begin(): Promise<void>
-  run(run: MapExtent): Promise<void>
+  runs(runs: readonly MapExtent[]): Promise<void>
   end(): Promise<void>
 }
 
 const COLUMN = 16
 
 function linePrinter(stdout: Output): Printer {
-  const line = (offset: string, length: string, place: string, file: string): Promise<void> =>
-    stdout.line([offset, length, place].map((cell) => cell.padEnd(COLUMN)).join('') + file)
+  const line = (offset: string, length: string, place: string, file: string): string =>
+    `${[offset, length, place].map((cell) => cell.padEnd(COLUMN)).join('')}${file}\n`
   const hex = (value: number): string => (value === 0 ? '0' : `0x${value.toString(16)}`)
   return {
-    begin: () => line('Offset', 'Length', 'Mapped to', 'File'),
-    run: async ({ start, length, data, zero, offset, filename }) => {
-      if (!data || zero) return
-      if (offset === undefined) {
-        throw new ImageError(
-          'NO_SINGLE_PLACE',
-          'File contains external, encrypted or compressed clusters',
-          { context: { offset: start } },
-        )
+    begin: () => stdout.write(line('Offset', 'Length', 'Mapped to', 'File')),
+    runs: async (runs) => {
+      let text = ''
+      for (const { start, length, data, zero, offset, filename } of runs) {
+        if (!data || zero) continue
+        if (offset === undefined) {
+          await stdout.write(text)
+          throw new ImageError(
+            'NO_SINGLE_PLACE',
+            'File contains external, encrypted or compressed clusters',
+            { context: { offset: start } },
+          )
+        }
+        text += line(hex(start), hex(length), hex(offset), filename ?? '')
       }
-      await line(hex(start), hex(length), hex(offset), filename ?? '')
+      await stdout.write(text)
     },
     end: async () => {},
   }
@@ -113,13 +119,15 @@ function jsonPrinter(stdout: Output): Printer {
   let separator = ''
   return {
     begin: () => stdout.write('['),
-    run: async ({ start, length, depth, present, zero, data, offset }) => {
-      const place = offset === undefined ? '' : `, "offset": ${offset}`
-      const kind = `"present": ${present}, "zero": ${zero}, "data": ${data}`
-      await stdout.write(
-        `${separator}{ "start": ${start}, "length": ${length}, "depth": ${depth}, ${kind}${place}}`,
-      )
-      separator = ',\n'
+    runs: (runs) => {
+      let text = ''
+      for (const { start, length, depth, present, zero, data, offset } of runs) {
+        const place = offset === undefined ? '' : `, "offset": ${offset}`
+        const kind = `"present": ${present}, "zero": ${zero}, "data": ${data}`
+        text += `${separator}{ "start": ${start}, "length": ${length}, "depth": ${depth}, ${kind}${place}}`
+        separator = ',\n'
+      }
+      return stdout.write(text)
     },
     end: () => stdout.write(']\n'),
   }

@@ -18,8 +18,10 @@ import {
 } from './create-options.ts'
 import { type CreateFormat, createOptionsHelp } from './create-table.ts'
 import { imageSourceOptions } from './image-source.ts'
+import { lockOptions } from './lock-options.ts'
 import { OpenStack } from './open-stack.ts'
 import { openSource, openView, sizeArgument, snapshotWish } from './source-options.ts'
+import { untrustedOptions } from './untrusted-options.ts'
 
 /** The verb `measure`. */
 export const command = defineCommand({
@@ -61,7 +63,9 @@ export const command = defineCommand({
     }),
     forceShare: imageSourceOptions.forceShare,
     imageOpts: imageSourceOptions.imageOpts,
+    ...lockOptions,
     objects: imageSourceOptions.objects,
+    ...untrustedOptions,
   },
   positionals: [{ name: 'file', summary: 'the image that is to be copied', optional: true }],
   examples: [

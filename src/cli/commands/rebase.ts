@@ -5,6 +5,7 @@ import { Gate, type NewBase, rebaseLayer } from '../../chain/index.ts'
 import { defineCommand } from '../command.ts'
 import { text, toggle } from '../options.ts'
 import { imageLocation, imageSourceOptions, namedDriver } from './image-source.ts'
+import { lockOptions, lockUse } from './lock-options.ts'
 import { checkCacheMode } from './source-options.ts'
 
 /** The verb `rebase`. */
@@ -13,7 +14,11 @@ export const command = defineCommand({
   summary: 'put an overlay on another base',
   manners: 'qemu-img',
   options: {
-    ...imageSourceOptions,
+    format: imageSourceOptions.format,
+    imageOpts: imageSourceOptions.imageOpts,
+    ...lockOptions,
+    forceShare: imageSourceOptions.forceShare,
+    objects: imageSourceOptions.objects,
     backing: text({
       flags: '-b --backing',
       placeholder: 'base',
@@ -73,7 +78,9 @@ export const command = defineCommand({
         context.about(name, () =>
           rebaseLayer(imageLocation(name, options), base, {
             ...namedDriver(options.format),
+            ...lockUse(options),
             namesOnly,
+            forceShare: options.forceShare,
             compress: options.compress,
             unsafe: options.unsafe,
             gate: new Gate({ allowAll: true }),

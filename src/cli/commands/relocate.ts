@@ -4,6 +4,7 @@ import { planRelocation, relocate, relocationSteps } from '../../chain/index.ts'
 import { defineCommand } from '../command.ts'
 import { toggle } from '../options.ts'
 import { prettyJson } from '../report.ts'
+import { lockOptions, lockUse } from './lock-options.ts'
 import { searchOption } from './views-options.ts'
 import { visibleLines } from './visible-text.ts'
 
@@ -17,6 +18,7 @@ export const command = defineCommand({
     dryRun: toggle({ flags: '-n --dry-run', summary: 'show what would be done, and do nothing' }),
     json: toggle({ flags: '--json', summary: 'for programs' }),
     quiet: toggle({ flags: '-q --quiet', summary: 'print nothing but errors' }),
+    ...lockOptions,
   },
   positionals: [
     { name: 'old', summary: 'the file or folder' },
@@ -42,7 +44,7 @@ export const command = defineCommand({
       for (const { path, reason } of plan.skipped) await context.warn(`left out: ${reason}`, path)
       if (!options.dryRun) {
         await context.withProgress({ label: 'relocate', quiet: options.quiet }, (onProgress) =>
-          relocate(plan, { signal, onProgress }),
+          relocate(plan, { ...lockUse(options), signal, onProgress }),
         )
       }
       const { moves, changes } = plan

@@ -6,6 +6,7 @@ import { defineCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { text, toggle } from '../options.ts'
 import { imageSourceOptions } from './image-source.ts'
+import { lockOptions } from './lock-options.ts'
 import { preallocationMode, resizeLayer } from './resize-layer.ts'
 import { openSource } from './source-options.ts'
 import { guardViews, viewsOptions } from './views-options.ts'
@@ -29,6 +30,7 @@ export const command = defineCommand({
     ...viewsOptions,
     quiet: toggle({ flags: '-q --quiet', summary: 'print nothing but errors' }),
     imageOpts: imageSourceOptions.imageOpts,
+    ...lockOptions,
     objects: imageSourceOptions.objects,
   },
   positionals: [

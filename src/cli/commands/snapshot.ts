@@ -1,10 +1,11 @@
-/** `cowpoint snapshot`: the internal snapshots of an image: list, create, apply, delete. */
+/** `cowpoint snapshot`: the internal snapshots of an image: list, create, apply, delete, extract. */
 
 import { UsageError } from '../../base/errors.ts'
 import type { Qcow2Image, SnapshotRecord } from '../../qcow2/index.ts'
 import { defineCommand } from '../command.ts'
 import { text, toggle } from '../options.ts'
 import { imageSourceOptions, openImage } from './image-source.ts'
+import { extractSnapshot } from './snapshot-extract.ts'
 import { snapshotLines } from './snapshot-list.ts'
 import { guardViews, viewsOptions } from './views-options.ts'
 import { visibleLines } from './visible-text.ts'
@@ -12,7 +13,7 @@ import { visibleLines } from './visible-text.ts'
 /** The verb `snapshot`. */
 export const command = defineCommand({
   name: 'snapshot',
-  summary: 'list, create, apply or delete internal snapshots',
+  summary: 'list, create, apply, delete or extract internal snapshots',
   manners: 'qemu-img',
   options: {
     ...imageSourceOptions,
@@ -28,25 +29,64 @@ export const command = defineCommand({
       placeholder: 'name',
       summary: 'delete the first snapshot of that name',
     }),
+    extract: text({
+      flags: '-x --extract',
+      placeholder: 'snapshot',
+      summary: 'copy a snapshot, by id or name, to the file target, or its VM state elsewhere',
+    }),
+    targetFormat: text({
+      flags: '-O --target-format',
+      placeholder: 'format',
+      summary: 'with -x: format of the target: raw (default) or qcow2',
+    }),
+    vmState: text({
+      flags: '--vm-state',
+      placeholder: 'file',
+      summary: 'with -x: write the VM state of the snapshot, as it is, to this file',
+    }),
+    progress: toggle({ flags: '-p --progress', summary: 'with -x: show progress' }),
     quiet: toggle({ flags: '-q --quiet', summary: 'taken for compatibility' }),
     ...viewsOptions,
   },
-  positionals: [{ name: 'file', summary: 'the image' }],
+  positionals: [
+    { name: 'file', summary: 'the image' },
+    { name: 'target', summary: 'with -x: the new image', optional: true },
+  ],
   notes: [
-    'Every change is made as a whole or not at all, also when the power fails meanwhile. Needs no backing file.',
+    'Every change is made as a whole or not at all, also when the power fails meanwhile. Needs no backing file, ' +
+      'but for -x with a target: that reads as the snapshot does and stands on nothing.',
   ],
   examples: [
     { line: 'cowpoint snapshot -c before-update disk.qcow2', summary: 'take a snapshot' },
     { line: 'cowpoint snapshot -a before-update disk.qcow2', summary: 'go back to it' },
+    {
+      line: 'cowpoint snapshot -x before-update disk.qcow2 before.raw',
+      summary: 'its disk as a file of its own',
+    },
   ],
-  run: async ({ options, positionals: [name = ''] }, context) => {
-    const { apply, create, delete: remove, list } = options
-    const asked = [list || undefined, apply, create, remove].filter((one) => one !== undefined)
+  run: async ({ options, positionals: [name = '', target] }, context) => {
+    const { apply, create, delete: remove, list, extract } = options
+    const asked = [list || undefined, apply, create, remove, extract].filter(
+      (one) => one !== undefined,
+    )
     if (asked.length > 1) {
-      throw new UsageError('CONFLICTING_OPTIONS', "Cannot mix '-l', '-a', '-c', '-d'", {
-        context: { verb: 'snapshot' },
-      })
+      throw new UsageError(
+        'CONFLICTING_OPTIONS',
+        `Cannot mix '-l', '-a', '-c', '-d'${extract === undefined ? '' : ", '-x'"}`,
+        {
+          context: { verb: 'snapshot' },
+        },
+      )
     }
+    if (extract !== undefined) {
+      const use = { backing: target !== undefined }
+      await using chain = await openImage(name, options, use)
+      await context.about(name, () =>
+        extractSnapshot(chain, { ...options, snapshot: extract, target }, context),
+      )
+      return 0
+    }
+    refuseExtractOptions(options, target)
     const writable = asked.length === 1 && !list
     await using chain = await openImage(name, options, { writable, backing: false })
     const image = chain.layers[0]?.image
@@ -63,6 +103,21 @@ export const command = defineCommand({
     return 0
   },
 })
+
+/** Refuses what only `-x` has a use for. */
+function refuseExtractOptions(
+  options: { readonly targetFormat: string | undefined; readonly vmState: string | undefined },
+  target: string | undefined,
+): void {
+  const context = { verb: 'snapshot' }
+  if (target !== undefined) {
+    throw new UsageError('EXTRA_ARGUMENT', `'snapshot' takes a file, not also '${target}'`, {
+      context,
+    })
+  }
+  if (options.targetFormat === undefined && options.vmState === undefined) return
+  throw new UsageError('CONFLICTING_OPTIONS', '-O and --vm-state require -x', { context })
+}
 
 /** What fits into QEMU's field for a name. */
 const NAME_LENGTH = 255

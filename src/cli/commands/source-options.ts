@@ -7,11 +7,11 @@ import { CowpointError, ImageError, UsageError } from '../../base/errors.ts'
 import { parseSize } from '../../base/units.ts'
 import type { BlockDevice } from '../../block/index.ts'
 import type { Chain } from '../../chain/index.ts'
-import type { Mapping } from '../../qcow2/index.ts'
+import type { Mapping, SnapshotRecord } from '../../qcow2/index.ts'
 import type { Context } from '../context.ts'
 import { parseKeyValues } from '../options.ts'
 import { warnOfBases } from './base-warning.ts'
-import { type ImageSource, openImage } from './image-source.ts'
+import { type ImageSource, type ImageUse, openImage } from './image-source.ts'
 
 /** A number with a unit, in qemu-img's words where it is none. */
 export function sizeArgument(what: string, value: string): number {
@@ -40,6 +40,8 @@ export function checkCacheMode(mode: string | undefined, what = 'cache option'):
 /** How an image is opened. */
 export interface SourceUse extends Partial<ImageSource> {
   readonly writable?: boolean
+  /** Opens what can be opened where a backing file is missing. */
+  readonly patient?: boolean
   /** The exit status where the image cannot be opened; 1 where left out. */
   readonly status?: number
 }
@@ -53,7 +55,8 @@ export function openSource(
   location: string,
   use: SourceUse = {},
 ): Promise<Chain> {
-  const { format, imageOpts = false, forceShare = false, writable = false } = use
+  const { format, imageOpts = false, forceShare = false, writable = false, ...rest } = use
+  const onBroken = use.patient === true ? 'report' : 'throw'
   const status = use.status === undefined ? {} : { status: use.status }
   return context.about(
     location,
@@ -61,8 +64,8 @@ export function openSource(
       const chain = await openGuessing(
         context,
         location,
-        { format, imageOpts, forceShare },
-        writable,
+        { ...rest, format, imageOpts, forceShare },
+        { writable, onBroken },
       )
       try {
         refuseEncrypted(chain)
@@ -81,18 +84,18 @@ async function openGuessing(
   context: Context,
   location: string,
   source: ImageSource,
-  writable: boolean,
+  use: ImageUse,
 ): Promise<Chain> {
   checkFormatName(source.format)
   try {
-    return await openImage(location, source, { writable })
+    return await openImage(location, source, use)
   } catch (error) {
     if (!(error instanceof CowpointError) || error.code !== 'FORMAT_REQUIRED') throw error
     await context.stderr.write(
       `WARNING: Image format was not specified for '${location}' and probing guessed raw.\n` +
         "         Specify the 'raw' format explicitly: a guest can make its disk look like another format.\n",
     )
-    return openImage(location, { ...source, format: 'raw' }, { writable })
+    return openImage(location, { ...source, format: 'raw' }, use)
   }
 }
 
@@ -140,10 +143,22 @@ export async function openView(
   wish: SnapshotWish | undefined,
 ): Promise<MappedDevice & { readonly ofSnapshot: boolean }> {
   const { image } = chain.active
-  if (wish === undefined) {
+  if (wish === undefined || image === undefined) {
+    if (wish !== undefined) findSnapshot(chain, wish)
     const map = image && ((offset: number, length: number) => image.map(offset, length))
     return { device: chain.device, map, ofSnapshot: false }
   }
+  const view = await image.openSnapshot(findSnapshot(chain, wish))
+  return {
+    device: view,
+    map: (offset, length) => view.map(offset, length),
+    ofSnapshot: true,
+  }
+}
+
+/** The internal snapshot of the uppermost layer that `wish` names. */
+export function findSnapshot(chain: Chain, wish: SnapshotWish): SnapshotRecord {
+  const { image } = chain.active
   if (image === undefined) {
     throw new UsageError('NOT_SUPPORTED', 'Failed to load snapshot: format raw has no snapshots')
   }
@@ -156,15 +171,8 @@ export async function openView(
             (wish.id === undefined || id === wish.id) &&
             (wish.name === undefined || name === wish.name),
         )
-  if (found === undefined) {
-    throw new UsageError('SNAPSHOT_NOT_FOUND', "Failed to load snapshot: Can't find snapshot", {
-      context: 'idOrName' in wish ? { snapshot: wish.idOrName } : {},
-    })
-  }
-  const view = await image.openSnapshot(found)
-  return {
-    device: view,
-    map: (offset, length) => view.map(offset, length),
-    ofSnapshot: true,
-  }
+  if (found !== undefined) return found
+  throw new UsageError('SNAPSHOT_NOT_FOUND', "Failed to load snapshot: Can't find snapshot", {
+    context: 'idOrName' in wish ? { snapshot: wish.idOrName } : {},
+  })
 }

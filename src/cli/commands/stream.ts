@@ -4,6 +4,7 @@ import { Gate, streamLayer } from '../../chain/index.ts'
 import { defineCommand } from '../command.ts'
 import { converted, text, toggle } from '../options.ts'
 import { imageLocation, imageSourceOptions, namedDriver } from './image-source.ts'
+import { lockOptions, lockUse } from './lock-options.ts'
 import { sizeArgument } from './source-options.ts'
 
 /** The verb `stream`. */
@@ -14,6 +15,7 @@ export const command = defineCommand({
   options: {
     format: imageSourceOptions.format,
     imageOpts: imageSourceOptions.imageOpts,
+    ...lockOptions,
     base: text({
       flags: '--base',
       placeholder: 'file',
@@ -49,6 +51,7 @@ export const command = defineCommand({
       context.about(name, () =>
         streamLayer(imageLocation(name, source), {
           ...namedDriver(options.format),
+          ...lockUse(options),
           base: options.base,
           compress: options.compress,
           rateLimit: options.rate,

@@ -1,6 +1,7 @@
 /** The options of the verbs that change what a file reads as, and the question that they all ask first (chain/views-guard.ts). */
 
-import { guardBase } from '../../chain/index.ts'
+import { folderOf, guardBase, joinPath, parseLocation, statOf } from '../../chain/index.ts'
+import { nodeFiles } from '../../storage/index.ts'
 import type { Context } from '../context.ts'
 import { texts, toggle } from '../options.ts'
 
@@ -19,6 +20,15 @@ export const viewsOptions = {
   unsafe: toggle({
     flags: '--unsafe',
     summary: 'do not look for overlays that this changes as well, as qemu-img does not',
+  }),
+} as const
+
+/** As `viewsOptions`, for verbs that write a new image, perhaps over a file that others stand on. */
+export const overwriteOptions = {
+  search: viewsOptions.search,
+  unsafe: toggle({
+    flags: '--unsafe',
+    summary: 'replace a file without looking for overlays that stand on it, as qemu-img does',
   }),
 } as const
 
@@ -47,4 +57,23 @@ export async function guardViews(
     `overlays may have been missed: ${place?.reason ?? 'not all files were looked at'}`,
     place?.path ?? path,
   )
+}
+
+/**
+ * As `guardViews`, before a new image takes the place of what is at `location`, and its data file that of another; what is not
+ * there yet nobody reads.
+ */
+export async function guardOverwriting(
+  location: string,
+  wish: ViewsWish,
+  { action, dataFile }: { readonly action: string; readonly dataFile?: string | undefined },
+  context: Context,
+): Promise<void> {
+  if (wish.unsafe) return
+  const { path } = parseLocation(location)
+  const written = dataFile === undefined ? [path] : [path, joinPath(folderOf(path), dataFile)]
+  for (const file of written) {
+    if ((await statOf(nodeFiles, file))?.kind !== 'file') continue
+    await guardViews(file, wish, { action: `${action} over ${file}` }, context)
+  }
 }

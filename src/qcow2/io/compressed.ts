@@ -9,6 +9,10 @@ import { compressedOffsetLimit } from '../layout/entries.ts'
 import type { Mapping } from '../metadata/mapping.ts'
 import type { Qcow2State } from '../metadata/state.ts'
 
+/** Below this a cluster is packed before another thread has begun with it. */
+const LEAST_ELSEWHERE = 16384
+const PACKED_AT_A_TIME = 8
+
 /** Reads part of a compressed cluster: `target.length` bytes from `inCluster` on. */
 export async function readCompressed(
   state: Qcow2State,
@@ -19,14 +23,22 @@ export async function readCompressed(
   const { hostOffset, compressedLength } = mapping
   let bytes = state.unpacked?.hostOffset === hostOffset ? state.unpacked.bytes : undefined
   if (bytes === undefined) {
-    bytes = await unpack(state, hostOffset, compressedLength)
+    const { clusterSize } = state.geometry
+    // Who reads all of it will not ask again.
+    if (target.length === clusterSize) return unpack(state, hostOffset, compressedLength, target)
+    bytes = new Uint8Array(clusterSize)
+    await unpack(state, hostOffset, compressedLength, bytes)
     state.unpacked = { hostOffset, bytes }
   }
   target.set(bytes.subarray(inCluster, inCluster + target.length))
 }
 
-async function unpack(state: Qcow2State, offset: number, length: number): Promise<Uint8Array> {
-  const { clusterSize } = state.geometry
+async function unpack(
+  state: Qcow2State,
+  offset: number,
+  length: number,
+  target: Uint8Array,
+): Promise<void> {
   if (offset >= state.host.size) {
     throw new ImageError(
       'COMPRESSED_DATA',
@@ -38,9 +50,7 @@ async function unpack(state: Qcow2State, offset: number, length: number): Promis
   // The last sector of the file need not be whole.
   const packed = new Uint8Array(Math.min(length, state.host.size - offset))
   await state.host.device.read(offset, packed)
-  const bytes = new Uint8Array(clusterSize)
-  state.codec.decompress(packed, bytes)
-  return bytes
+  state.codec.decompress(packed, target)
 }
 
 /** Packs one cluster, or answers undefined where that saves nothing. */
@@ -49,7 +59,15 @@ export async function pack(
   cluster: Uint8Array,
 ): Promise<Uint8Array | undefined> {
   state.codec ??= await loadCodec(state.header.compressionType)
-  return state.codec.compress(cluster)
+  const { codec, packing } = state
+  if (cluster.length < LEAST_ELSEWHERE || codec.compressElsewhere === undefined) {
+    return codec.compress(cluster)
+  }
+  // Each packing holds a quarter of a MiB of tables, so no more are under way than keep the cores busy.
+  const slot = packing.count++ % PACKED_AT_A_TIME
+  const mine = Promise.resolve(packing.slots[slot]).then(() => codec.compressElsewhere?.(cluster))
+  packing.slots[slot] = mine.catch(() => {})
+  return mine
 }
 
 /**

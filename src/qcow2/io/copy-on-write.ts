@@ -4,8 +4,9 @@
  */
 
 import { roundDown, roundUp } from '../../base/bytes.ts'
-import { HI_COMPRESSED } from '../layout/constants.ts'
+import { HI_COMPRESSED, SECTOR_SIZE } from '../layout/constants.ts'
 import { entryOffset } from '../layout/entries.ts'
+import type { HostFile } from '../metadata/host-file.ts'
 import type { L1Table } from '../metadata/l1-table.ts'
 import { locate, map } from '../metadata/mapping.ts'
 import type { Qcow2State } from '../metadata/state.ts'
@@ -74,7 +75,7 @@ export async function writeWithCopies(
   const needsCopy =
     (head > 0 && !(run.blank && (await readsZero(state, l1, range.from, head)))) ||
     (tail > 0 && !(run.blank && (await readsZero(state, l1, end, tail))))
-  if (!needsCopy) return data.write(hostOf(offset), source, 'data')
+  if (!needsCopy) return writeSectors(data, hostOf(offset), source)
   const view = { l1, size: state.header.size }
   if (range.to - range.from <= COMPOSE_LIMIT) {
     const room = rooms.pop() ?? new Uint8Array(COMPOSE_LIMIT)
@@ -104,6 +105,23 @@ export async function writeWithCopies(
     await data.write(hostOf(from), copy, 'data')
   }
   await data.write(hostOf(offset), source, 'data')
+}
+
+/**
+ * Writes into clusters that the caller has for itself, and so that the file does not end within a sector: a power cut that
+ * forgets a new length would cut off what the last sector got in place since then.
+ */
+export async function writeSectors(
+  file: HostFile,
+  offset: number,
+  source: Uint8Array,
+): Promise<void> {
+  const end = offset + source.length
+  const rest = end % SECTOR_SIZE
+  if (rest !== 0 && end > file.size) {
+    await file.write(end, new Uint8Array(SECTOR_SIZE - rest), 'data')
+  }
+  await file.write(offset, source, 'data')
 }
 
 /** Whether a guest range reads as zeroes without looking at data. */

@@ -35,11 +35,21 @@ export async function writeCompressedGuest(
   await beginGuestWrite(state)
   await state.ranges.run(offset, clusterSize, 'exclusive', async () => {
     checkRange(state.header.size, offset, source.length)
-    const packed = state.externalData ? undefined : await pack(state, padded(source, clusterSize))
-    if (packed === undefined || !(await store(state, offset, packed))) {
-      await writeHeld(state, offset, source)
-    } else {
-      recordChange(state, offset, source.length)
+    const before = state.compressedTurn
+    let endTurn = () => {}
+    state.compressedTurn = new Promise((resolve) => {
+      endTurn = resolve
+    })
+    try {
+      const packed = state.externalData ? undefined : await pack(state, padded(source, clusterSize))
+      await before
+      if (packed === undefined || !(await store(state, offset, packed))) {
+        await writeHeld(state, offset, source)
+      } else {
+        recordChange(state, offset, source.length)
+      }
+    } finally {
+      endTurn()
     }
   })
   await commitIfFull(state)

@@ -16,7 +16,7 @@ import type { L1Table } from '../metadata/l1-table.ts'
 import { locate, map, resident } from '../metadata/mapping.ts'
 import { guardData } from '../metadata/overlap.ts'
 import type { Qcow2State } from '../metadata/state.ts'
-import { fillRange, writeWithCopies } from './copy-on-write.ts'
+import { fillRange, writeSectors, writeWithCopies } from './copy-on-write.ts'
 import { linkRun } from './link.ts'
 import { type PrivateEntry, privateEntry } from './private-table.ts'
 import { refuseEncrypted } from './read.ts'
@@ -92,9 +92,13 @@ async function overwrite(
   if (mapping.kind !== 'normal' || !(mapping.copied || state.externalData)) return 0
   if (!l1.copied(locate(state, l1, offset).l1Index)) return 0
   const data = state.dataFile
-  if (data === state.host) await guardData(state, mapping.hostOffset, mapping.length)
   const part = mapping.length === length ? source : source.subarray(0, mapping.length)
-  await data.write(mapping.hostOffset, part, 'data')
+  if (data === state.host) {
+    await guardData(state, mapping.hostOffset, mapping.length)
+    await writeSectors(data, mapping.hostOffset, part)
+  } else {
+    await data.write(mapping.hostOffset, part, 'data')
+  }
   return mapping.length
 }
 

@@ -38,6 +38,8 @@ export const EXTENSION = {
   dataFile: 0x44415441,
   /** Ours: what an overlay remembers of its base (docs/on-disk.md). */
   baseFingerprint: 0x43504246,
+  /** Ours: which checkpoint a layer is, or stands on (docs/on-disk.md). */
+  checkpoint: 0x4350434c,
 } as const
 
 /** Offsets of the fields that lie in header sector 0 and move together in one switch. */

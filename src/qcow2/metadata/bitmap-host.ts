@@ -23,6 +23,7 @@ export async function openBitmaps(state: Qcow2State): Promise<void> {
     write: (offset, source) => host.write(offset, source, 'metadata'),
     flush: () => commit(state),
     take: (clusterCount) => state.writing.allocator.takeContiguous(clusterCount),
+    checkUnchanged: () => state.checkUnchanged(),
     free: (offset, clusterCount) =>
       state.quarantine.add(offset / geometry.clusterSize, clusterCount),
   }

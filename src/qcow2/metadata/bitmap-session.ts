@@ -30,6 +30,8 @@ export interface BitmapHost extends BitmapReader {
   take(clusterCount: number): Promise<number>
   /** Gives clusters back whose last reference is gone on disk. */
   free(offset: number, clusterCount: number): void
+  /** Rejects where somebody else wrote to the image. */
+  checkUnchanged?(): Promise<void>
 }
 
 /** Where the bitmaps of an image are, and how large its disk is. */
@@ -129,6 +131,7 @@ export class BitmapSession {
   async store(): Promise<void> {
     if (!this.#marked) return
     const host = this.#host
+    await host.checkUnchanged?.()
     const tracked = this.#records.filter((record) => this.#isTracked(record))
     const tables: { readonly offset: number; readonly bytes: Uint8Array }[] = []
     const freed: number[] = []

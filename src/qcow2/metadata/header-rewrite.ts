@@ -1,6 +1,7 @@
 /** Changes what the header says outside of a structural verb: the backing reference, extensions, feature bits. */
 
 import { UsageError } from '../../base/errors.ts'
+import { extensionsField, type HeaderNotes } from '../layout/extension-change.ts'
 import { commit } from './commit.ts'
 import type { BackingName, HeaderChange } from './header-switch.ts'
 import { dataFileIsRaw, type Qcow2State } from './state.ts'
@@ -27,9 +28,16 @@ export async function rewriteHeader(state: Qcow2State, change: HeaderChange): Pr
 export async function rewriteBacking(
   state: Qcow2State,
   reference: BackingName | undefined,
+  notes: HeaderNotes = {},
 ): Promise<void> {
   if (reference !== undefined && dataFileIsRaw(state)) {
     throw new UsageError('DATA_FILE_RAW', 'image with a raw data file cannot have a backing file')
   }
-  await rewriteHeader(state, { backing: reference ?? null })
+  const extensions = extensionsField(state.header.extensions, notes)
+  await rewriteHeader(state, { ...extensions, backing: reference ?? null })
+}
+
+/** Changes header extensions that are the caller's own; as `rewriteHeader`. */
+export async function rewriteExtensions(state: Qcow2State, notes: HeaderNotes): Promise<void> {
+  await rewriteHeader(state, extensionsField(state.header.extensions, notes))
 }

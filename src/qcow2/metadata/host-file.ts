@@ -4,6 +4,7 @@
  * it for good (I10). It knows whether anything was written since the last flush.
  */
 
+import { rangesEqual } from '../../base/bytes.ts'
 import { CowpointError, ImageError, IoError } from '../../base/errors.ts'
 import type { BlockDevice } from '../../block/index.ts'
 
@@ -85,6 +86,27 @@ export class HostFile {
       await this.device.flush()
     } catch (error) {
       this.#fail(error)
+      throw error
+    }
+  }
+
+  /**
+   * Rejects, and takes no more writes, where somebody else was at the file since it was opened; `sector` is its first sector as
+   * we know it.
+   */
+  async checkUnchanged(sector: Uint8Array): Promise<void> {
+    try {
+      await this.device.revalidate?.()
+      const present = new Uint8Array(sector.length)
+      await this.read(0, present)
+      if (!rangesEqual(present, 0, sector, 0, sector.length)) {
+        throw new IoError(
+          'CHANGED_UNDER_US',
+          'header of the image was changed by somebody else while it was open',
+        )
+      }
+    } catch (error) {
+      if (error instanceof IoError && error.code === 'CHANGED_UNDER_US') this.break(error)
       throw error
     }
   }

@@ -153,6 +153,7 @@ function holdsEntries(bytes: Uint8Array, count: number): boolean {
 export async function ensureWriter(state: Qcow2State): Promise<void> {
   if (state.writer !== undefined) return
   if (!state.writable) throw new UsageError('READ_ONLY', 'image is open for reading only')
+  await state.checkUnchanged()
   const { header, host, geometry } = state
   const { refcountTableOffset: offset, refcountTableClusters: clusterCount } = header
   const bytes = new Uint8Array(clusterCount * geometry.clusterSize)

@@ -78,6 +78,10 @@ export class Qcow2State implements MappingTables {
   codec: ClusterCodec | undefined
   /** The compressed cluster that was unpacked last, by its host offset. */
   unpacked: { readonly hostOffset: number; readonly bytes: Uint8Array } | undefined
+  /** Compressions on other threads: how many were begun, and the last one of each slot. */
+  readonly packing: { count: number; readonly slots: Promise<unknown>[] } = { count: 0, slots: [] }
+  /** The turn at storing compressed clusters: they lie in the order of the calls, whichever is packed first. */
+  compressedTurn: Promise<void> = Promise.resolve()
   /** Where the next compressed cluster may be put: the free rest of a cluster that was taken for it. */
   compressedCursor: { offset: number; end: number } | undefined
 
@@ -159,6 +163,7 @@ export class Qcow2State implements MappingTables {
   async switchHeader(change: HeaderChange): Promise<void> {
     const plan = await this.prepareHeader(change)
     if (plan.slot !== undefined) await this.host.flush()
+    await this.checkUnchanged()
     await this.switchTo(plan)
   }
 
@@ -171,6 +176,11 @@ export class Qcow2State implements MappingTables {
   async switchTo(plan: HeaderPlan): Promise<void> {
     await switchHeader(this.host, this.headerSector, plan)
     this.header = plan.header
+  }
+
+  /** Rejects where somebody else wrote to the file: nothing of ours may go on top of that. */
+  checkUnchanged(): Promise<void> {
+    return this.host.checkUnchanged(this.headerSector)
   }
 
   /** Notes on disk that the image is damaged, so that nobody writes to it before it is repaired. */

@@ -63,6 +63,8 @@ export class Transaction {
 
   /** Brings guest writes to disk first, so that the disk is what the change starts from. */
   private static async begin(state: Qcow2State): Promise<Transaction> {
+    // And again before the switch: what others do to the end of the file, our own writes hide.
+    await state.checkUnchanged()
     await commit(state)
     await state.host.flush()
     return new Transaction(state)
@@ -208,6 +210,7 @@ export class Transaction {
       refcountTableClusters: clusterCount,
     })
     await host.flush()
+    await state.checkUnchanged()
     this.#switched = true
     await state.switchTo(plan)
     if (outcome.l1 !== undefined) state.l1 = outcome.l1

@@ -1,7 +1,7 @@
-/** A family of files as a tree of text, as JSON and as a graph. */
+/** A family of files as a tree of text, and as a graph. */
 
-import { formatSize } from '../../base/units.ts'
-import type { Family, FamilyLink, FamilyMember } from '../../chain/index.ts'
+import { formatSize } from '../base/units.ts'
+import type { Family, FamilyLink, FamilyMember } from './family.ts'
 
 /** The tree, bases first, one line for each file; `*` marks those that were asked for. */
 export function familyLines({ members }: Family): string[] {
@@ -64,34 +64,6 @@ function visible(text: string): string {
   return text.replace(/[\p{Cc}\p{Zl}\p{Zp}]/gu, (unit) => {
     return `\\x${(unit.codePointAt(0) ?? 0).toString(16).padStart(2, '0')}`
   })
-}
-
-/** The object of `--json`; `backing.file` is the path of another entry, or absent where there is none. */
-export function familyObject({ members, skipped, isComplete }: Family): object {
-  const link = (one: FamilyLink | undefined): object | undefined =>
-    one && {
-      name: one.name,
-      path: one.path,
-      state: one.state,
-      ...(one.message === '' ? {} : { message: one.message }),
-      ...(one.member === undefined ? {} : { file: members[one.member]?.path }),
-    }
-  return {
-    files: members.map((member) => ({
-      path: member.path,
-      'other-paths': member.otherPaths,
-      asked: member.asked,
-      format: member.format,
-      ...(member.size === undefined ? {} : { 'virtual-size': member.size }),
-      'actual-size': member.stat.allocated,
-      depth: member.depth,
-      snapshots: member.snapshots.map(({ id, name }) => ({ id, name })),
-      ...(member.backing === undefined ? {} : { backing: link(member.backing) }),
-      ...(member.dataFile === undefined ? {} : { 'data-file': link(member.dataFile) }),
-    })),
-    skipped,
-    complete: isComplete,
-  }
 }
 
 /** A graph in the words of Graphviz: an arrow leads from an image to what it stands on. */

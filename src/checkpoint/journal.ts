@@ -1,0 +1,117 @@
+/**
+ * Carries out operations so that a cut at any instant can be mended: `journal.json` holds the operation while it runs, and whoever
+ * finds one goes on from what the files are, or takes it back where nothing that counts has happened. What a step does is in steps.ts.
+ */
+
+import { CowpointError } from '../base/errors.ts'
+import { parseJson } from '../base/parse.ts'
+import type { LongWork } from '../base/progress.ts'
+import { type LockGroup, readSmallFile, writeSmallFile } from '../storage/index.ts'
+import type { CheckpointCatalogue } from './catalogue.ts'
+import { type Operation, operationSchema, type Step } from './journal-schema.ts'
+import { isStepDone, runStep, type StepWorld } from './steps.ts'
+
+const SIZE_LIMIT = 64 * 1024 * 1024
+
+/** How an operation that was found ended. */
+export type Recovery = 'nothing' | 'finished' | 'taken back'
+
+/** The operation in the journal; undefined where there is none. Rejects with `JOURNAL_DAMAGED` where it cannot be understood. */
+export async function readJournal(catalogue: CheckpointCatalogue): Promise<Operation | undefined> {
+  let bytes: Uint8Array
+  try {
+    bytes = await readSmallFile(catalogue.files, journalPath(catalogue), SIZE_LIMIT)
+  } catch (error) {
+    if (error instanceof CowpointError && error.code === 'FILE_NOT_FOUND') return undefined
+    throw error
+  }
+  const options = { what: 'journal', origin: 'image', code: 'JOURNAL_DAMAGED' } as const
+  const { format, version, ...operation } = parseJson(
+    operationSchema,
+    new TextDecoder().decode(bytes),
+    options,
+  )
+  return operation
+}
+
+/**
+ * Carries out an operation. The caller holds the catalogue's lock and has seen that there is no journal. Where a step before the
+ * one that counts fails, or the signal is aborted by then, everything is taken back and it rejects with that reason; after that a
+ * failure leaves the journal, and `recover` goes on from there.
+ */
+export async function perform(
+  catalogue: CheckpointCatalogue,
+  operation: Operation,
+  work: LongWork = {},
+  locks?: LockGroup,
+): Promise<void> {
+  await catalogue.prepare()
+  const text = JSON.stringify({ format: 'cowpoint-journal', version: 1, ...operation })
+  await writeSmallFile(catalogue.files, journalPath(catalogue), new TextEncoder().encode(text))
+  const world = { catalogue, operation, work, locks }
+  const { steps, point } = operation
+  try {
+    for (const step of steps.slice(0, point + 1)) {
+      work.signal?.throwIfAborted()
+      await runStep(step, world)
+    }
+  } catch (error) {
+    // What failed last may have counted nevertheless. Where not even that can be found out, the next verb will.
+    const counted = steps[point]
+    if (counted === undefined || !(await isStepDone(counted, world))) await takeBack(world)
+    throw error
+  }
+  await goForward({ ...world, work: { onProgress: work.onProgress } }, steps.slice(point + 1))
+}
+
+/** Finishes or takes back the operation that a cut left, if there is one. The caller holds the catalogue's lock. */
+export async function recover(
+  catalogue: CheckpointCatalogue,
+  work: LongWork = {},
+): Promise<Recovery> {
+  const operation = await readJournal(catalogue)
+  if (operation === undefined) return 'nothing'
+  // Its steps are for this operation to the end, whatever the verb is that found it.
+  const world = {
+    catalogue,
+    operation,
+    work: { onProgress: work.onProgress },
+    locks: undefined,
+  }
+  const { steps, point } = operation
+  let next = 0
+  for (const [index, step] of steps.entries()) {
+    if (await isStepDone(step, world)) next = index + 1
+  }
+  if (next <= point && steps.length > 0) {
+    await takeBack(world)
+    return 'taken back'
+  }
+  await goForward(world, steps.slice(next))
+  return 'finished'
+}
+
+async function goForward(world: StepWorld, steps: readonly Step[]): Promise<void> {
+  const { catalogue, operation } = world
+  for (const step of steps) await runStep(step, world)
+  const { notes, disks } = operation
+  await catalogue.rebuild({
+    ...(notes === undefined ? {} : { notes }),
+    ...(disks === undefined ? {} : { disks }),
+  })
+  await end(catalogue)
+}
+
+async function takeBack(world: StepWorld): Promise<void> {
+  for (const step of world.operation.back) await runStep(step, world)
+  await end(world.catalogue)
+}
+
+async function end(catalogue: CheckpointCatalogue): Promise<void> {
+  await catalogue.files.unlink(journalPath(catalogue))
+  await catalogue.files.syncFolder(catalogue.inside())
+}
+
+function journalPath(catalogue: CheckpointCatalogue): string {
+  return catalogue.inside('journal.json')
+}

@@ -1,0 +1,10 @@
+/** A process that does the tasks it is sent (crew.ts). */
+
+import { doTask, type Task } from './task.ts'
+
+// Long work lets others run after some time has passed: without a clock a run always goes the same way.
+performance.now = () => 0
+
+process.on('message', (task: Task) => {
+  void doTask(task).then((result) => process.send?.(result))
+})
