@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { amendBench, bitmapBench, resizeBench } from './amend.bench.ts'
 import type { Bench } from './bench.ts'
+import { checkpointBench } from './checkpoint.bench.ts'
 import { commitBench } from './commit.bench.ts'
 import { compactBench } from './compact.bench.ts'
 import { compareBench } from './compare.bench.ts'
@@ -31,6 +32,7 @@ export const BENCHES: readonly Bench[] = [
   mapBench,
   checkBench,
   snapshotBench,
+  checkpointBench,
   compactBench,
   commitBench,
   rebaseBench,

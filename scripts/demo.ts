@@ -1,30 +1,39 @@
 /**
- * The main job on a real disk, step by step in plain words: a disk is converted to qcow2, remembered,
- * changed, brought back and cleaned up, and after each step the image is checked. `--keep` leaves the files.
+ * The main job on a real disk, step by step in plain words: checkpoints are taken, the disk changes, goes back, branches; one in the
+ * middle is deleted, and nothing that another view reads is lost. After each step the tree is drawn and every view is verified.
+ * `--keep` leaves the files.
  */
 
-import { spawnSync } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { formatSize } from '../src/base/units.ts'
 import {
   type BlockDevice,
+  CheckpointCatalogue,
+  type CheckpointNode,
   checkImage,
   contentDigest,
   convertToNew,
+  createCheckpoint,
   FileDevice,
+  findSet,
   nodeFiles,
   openChain,
+  type Plan,
+  planRemoval,
   type Qcow2Image,
+  removeCheckpoint,
+  revertTo,
+  treeLines,
 } from '../src/index.ts'
+import { makeDisk, readNote, tool, useDisk } from './demo-disk.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'cowpoint-demo-'))
 const raw = join(folder, 'disk.raw')
 const disk = join(folder, 'disk.qcow2')
-const NOTE = 'Meeting at ten. Bring the old disk.\n'
-const CHANGED = 'Meeting is OFF!! Throw the disk away'.slice(0, NOTE.length - 1).concat('\n')
-const SCRATCH_SIZE = 4 * 1024 * 1024
+/** What each view must read as, by the name of its checkpoint; `now` is the disk. */
+const expected = new Map<string, string>()
 let stepCount = 0
 
 function say(text: string): void {
@@ -35,74 +44,19 @@ function step(text: string): void {
   say(`\n${++stepCount}. ${text}`)
 }
 
-/** Runs a tool that may not be there; undefined where it is not. */
-function tool(command: string, args: readonly string[]): string | undefined {
-  const path = `${process.env.PATH ?? ''}:/sbin:/usr/sbin`
-  const run = spawnSync(command, args, { encoding: 'utf8', env: { ...process.env, PATH: path } })
-  if (run.error !== undefined) return undefined
-  if (run.status !== 0) throw new Error(`${command} ${args.join(' ')}: ${run.stderr || run.stdout}`)
-  return run.stdout.trim()
-}
-
-/** A file system with this project's own files, a note and a scratch file; where mke2fs is missing, a bare disk with the latter. */
-function makeDisk(): string {
-  const files = join(folder, 'files')
-  mkdirSync(files)
-  const root = join(import.meta.dirname, '..')
-  for (const name of ['src', 'docs', 'README.md']) {
-    cpSync(join(root, name), join(files, name), { recursive: true })
-  }
-  writeFileSync(join(files, 'note.txt'), NOTE)
-  const scratch = Buffer.alloc(SCRATCH_SIZE, 'scratch data that nobody will miss. ')
-  writeFileSync(join(files, 'scratch.bin'), scratch)
-  const made = tool('mke2fs', ['-q', '-t', 'ext4', '-b', '4096', '-d', files, raw, '64M'])
-  if (made !== undefined)
-    return 'an ext4 file system of 64 MiB, made by mke2fs from the files of this project'
-  const bytes = Buffer.alloc(64 * 1024 * 1024)
-  bytes.write(NOTE, 1024 * 1024)
-  scratch.copy(bytes, 8 * 1024 * 1024)
-  writeFileSync(raw, bytes)
-  return 'a bare disk of 64 MiB with a note and some scratch data (mke2fs is not installed here)'
-}
-
-/** Where a text lies on a disk. */
-async function find(device: BlockDevice, text: string): Promise<number> {
-  const wanted = Buffer.from(text)
-  const chunk = Buffer.alloc(1024 * 1024 + wanted.length)
-  for (let offset = 0; offset < device.size; offset += 1024 * 1024) {
-    const part = chunk.subarray(0, Math.min(chunk.length, device.size - offset))
-    await device.read(offset, part)
-    const at = part.indexOf(wanted)
-    if (at !== -1) return offset + at
-  }
-  throw new Error(`"${text.trim()}" is not on the disk`)
-}
-
-async function noteOn(device: BlockDevice, offset: number): Promise<string> {
-  const bytes = Buffer.alloc(NOTE.length)
-  await device.read(offset, bytes)
-  return bytes.toString().trim()
-}
-
-/** Our own check, and qemu-img's where it is there. */
-async function check(): Promise<void> {
-  await using device = await FileDevice.open(nodeFiles, disk)
-  const report = await checkImage(device)
-  if (report.corruptions + report.leaks + report.checkErrors > 0) {
-    throw new Error(`check found ${JSON.stringify(report.findings.slice(0, 3))}`)
-  }
-  const qemu = tool('qemu-img', ['check', '-q', disk])
-  const { size, blocks } = statSync(disk)
-  say(
-    `   check: no errors, no leaks${qemu === undefined ? '' : ' (qemu-img agrees)'}; the file is ` +
-      `${formatSize(size)} long and takes ${formatSize(blocks * 512)}`,
-  )
-}
-
-/** Opens the image for one step. */
-async function withImage<T>(action: (image: Qcow2Image) => Promise<T>): Promise<T> {
-  await using chain = await openChain(disk, { writable: true, format: 'qcow2' })
-  return await action(chain.active.image as Qcow2Image)
+/** Opens what a checkpoint reads as. */
+async function withView<T>(
+  { places }: CheckpointNode,
+  action: (device: BlockDevice) => Promise<T>,
+): Promise<T> {
+  const [place] = places
+  if (place === undefined) throw new Error('a checkpoint without a disk')
+  await using chain = await openChain(place.layer.path)
+  const { image } = chain.active
+  const snapshot = image?.snapshots.find(({ id }) => id === place.snapshot?.record.id)
+  if (image === undefined || snapshot === undefined) return await action(chain.device)
+  await using view = await image.openSnapshot(snapshot)
+  return await action(view)
 }
 
 async function digestOf(path: string): Promise<string> {
@@ -110,57 +64,122 @@ async function digestOf(path: string): Promise<string> {
   return await contentDigest(chain.device)
 }
 
-async function main(): Promise<void> {
-  step(`A real disk: ${makeDisk()}.`)
-  const original = await digestOf(raw)
-  say(`   its content has the SHA-256 ${original.slice(0, 16)}…`)
+/** Remembers what the disk reads as now. */
+async function noteNow(name: string): Promise<void> {
+  expected.set(name, await digestOf(disk))
+}
 
-  step('Convert it to qcow2 (cowpoint convert -O qcow2 disk.raw disk.qcow2).')
+/** Draws the tree, compares every view with what it must be, and checks every file. */
+async function verify(): Promise<void> {
+  const catalogue = await CheckpointCatalogue.find({ images: [disk] })
+  const tree = findSet(await catalogue.trees())
+  const [, ...branches] = treeLines(tree, ({ name, kind, isHidden }) =>
+    isHidden ? `(a layer that was ${name})` : `${name} (${kind})`,
+  )
+  for (const line of branches) say(`   ${line}`)
+  const views = [...tree.nodes.values()].filter(({ isHidden }) => !isHidden)
+  for (const node of views) {
+    const digest = await withView(node, (device) => contentDigest(device))
+    if (digest !== expected.get(node.name)) throw new Error(`${node.name} reads otherwise`)
+  }
+  if ((await digestOf(disk)) !== expected.get('now')) throw new Error('the disk reads otherwise')
+  if (views.length + 1 !== expected.size) throw new Error('a view is missing')
+  const files = readdirSync(folder).filter((name) => name.endsWith('.qcow2'))
+  for (const name of files) await check(join(folder, name))
+  const agreed = tool('qemu-img', ['--version']) === undefined ? '' : ', and qemu-img agrees'
+  const space = files.reduce((sum, name) => sum + statSync(join(folder, name)).blocks * 512, 0)
+  say(
+    `   ${views.length + 1} views read as they must; ${files.length} files without errors or leaks${agreed}: ${formatSize(space)} on disk`,
+  )
+}
+
+/** Our own check, and qemu-img's where it is there. */
+async function check(path: string): Promise<void> {
+  await using device = await FileDevice.open(nodeFiles, path)
+  const { corruptions, leaks, checkErrors, findings } = await checkImage(device)
+  if (corruptions + leaks + checkErrors > 0) {
+    throw new Error(`check found ${JSON.stringify(findings.slice(0, 3))}`)
+  }
+  tool('qemu-img', ['check', '-q', path])
+}
+
+async function checkpoint(name: string, kind: 'internal' | 'external'): Promise<void> {
+  step(`cowpoint checkpoint create --${kind} ${name} disk.qcow2`)
+  const catalogue = await CheckpointCatalogue.find({ images: [disk] })
+  await createCheckpoint(catalogue, { name, kind })
+  await noteNow(name)
+  await verify()
+}
+
+async function change(note: string, fill: string | undefined, words: string): Promise<void> {
+  step(`The guest works on: it writes another note and ${words}.`)
+  await useDisk(disk, note, fill)
+  await noteNow('now')
+  await using chain = await openChain(disk)
+  say(`   the note on the disk says "${await readNote(chain.device)}"`)
+  await verify()
+}
+
+async function restore(name: string, keepAs: string): Promise<void> {
+  step(`cowpoint checkpoint restore ${name} --keep-as ${keepAs} disk.qcow2`)
+  const catalogue = await CheckpointCatalogue.find({ images: [disk] })
+  await revertTo(catalogue, { checkpoint: name, keepAs })
+  expected.set(keepAs, expected.get('now') as string)
+  expected.set('now', expected.get(name) as string)
+  await using chain = await openChain(disk)
+  say(`   the note on the disk says "${await readNote(chain.device)}" again`)
+  await verify()
+}
+
+function planText({ bytesWritten, alternatives = [] }: Plan): string {
+  const others = alternatives.map(
+    ({ name, bytesWritten: bytes, why }) => `${name}: ${why ?? formatSize(bytes)}`,
+  )
+  const rest = others.length === 0 ? '' : ` (the other way: ${others.join(', ')})`
+  return `it moves ${formatSize(bytesWritten)}${rest}`
+}
+
+async function remove(name: string, words: string): Promise<void> {
+  step(`cowpoint checkpoint delete --purge ${name} disk.qcow2   # ${words}`)
+  const catalogue = await CheckpointCatalogue.find({ images: [disk] })
+  say(`   planned: ${planText(await planRemoval(catalogue, name))}`)
+  await removeCheckpoint(catalogue, name, { purge: true })
+  expected.delete(name)
+  await verify()
+}
+
+async function main(): Promise<void> {
+  step(`A real disk: ${makeDisk(folder, raw, 'as delivered')}.`)
   {
     await using source = await openChain(raw)
     await convertToNew(source.device, { location: disk, layout: { format: 'qcow2', options: {} } })
   }
-  say(`   same content: ${(await digestOf(disk)) === original ? 'yes' : 'NO'}`)
-  await check()
+  await noteNow('now')
+  say(`   converted to qcow2; its content has the SHA-256 ${expected.get('now')?.slice(0, 16)}…`)
+  await checkpoint('delivered', 'internal')
+  await change('first update', 'after the first update ', 'rewrites its scratch file')
+  await checkpoint('updated', 'external')
+  await change('second update, which went wrong', undefined, 'discards its scratch file')
+  await restore('updated', 'failed')
+  await change('second update, done right', 'after the right update ', 'rewrites its scratch file')
+  await checkpoint('fixed', 'external')
+  await change('working on', 'and what came later ', 'rewrites its scratch file')
+  await remove('updated', 'in the middle: two branches read it')
+  await remove('failed', 'a branch that nobody needs')
+  await remove('fixed', 'the layer under the disk')
+  await restore('delivered', 'latest')
+  await remove('latest', 'what came after')
 
-  step('Take an internal snapshot (cowpoint snapshot -c fresh disk.qcow2).')
-  await withImage((image) => image.createSnapshot({ name: 'fresh' }))
-  await check()
-
-  step('Change the disk through the engine: rewrite note.txt, discard scratch.bin.')
-  const noteAt = await withImage(async (image) => {
-    const at = await find(image, NOTE)
-    await image.write(at, Buffer.from(CHANGED))
-    const scratchAt = await find(image, 'scratch data that nobody will miss. ')
-    await image.discard(scratchAt, SCRATCH_SIZE)
-    const view = await image.openSnapshot(image.snapshots[0]!)
-    say(`   note.txt on the disk now:     "${await noteOn(image, at)}"`)
-    say(`   note.txt in the snapshot:     "${await noteOn(view, at)}"`)
-    return at
-  })
-  await check()
-
-  step('Restore the snapshot (cowpoint snapshot -a fresh disk.qcow2).')
-  await withImage(async (image) => {
-    await image.applySnapshot(image.snapshots[0]!)
-    say(`   note.txt on the disk again:   "${await noteOn(image, noteAt)}"`)
-  })
-  say(`   same content as at the start: ${(await digestOf(disk)) === original ? 'yes' : 'NO'}`)
-  await check()
-
-  step('Delete the snapshot (cowpoint snapshot -d fresh disk.qcow2); what only it held is freed.')
-  await withImage((image) => image.deleteSnapshot(image.snapshots[0]!))
-  await check()
-
-  step('Verify the result.')
-  if ((await digestOf(disk)) !== original) throw new Error('the content differs from the original')
-  say('   the content is what it was at the start, byte for byte')
+  step('cowpoint compact disk.qcow2, and the end.')
+  {
+    await using chain = await openChain(disk, { writable: true, format: 'qcow2' })
+    const image = chain.active.image as Qcow2Image
+    const { oldFileSize, fileSize } = await image.compact()
+    say(`   the file is ${formatSize(fileSize)} long, and was ${formatSize(oldFileSize)}`)
+  }
+  await verify()
   const compared = tool('qemu-img', ['compare', '-F', 'raw', disk, raw])
-  say(
-    compared === undefined
-      ? '   (qemu-img is not installed here)'
-      : `   qemu-img compare: ${compared}`,
-  )
+  if (compared !== undefined) say(`   qemu-img compare with the delivered disk: ${compared}`)
   say('\nAll of it held.')
 }
 

@@ -24,7 +24,7 @@ export interface CopyOptions extends LongWork {
   readonly zeroDetect?: number
   /** The target reads as zeroes already, so zeroes need no write. */
   readonly targetIsZero?: boolean
-  /** Bytes per read and write; 2 MiB where left out. */
+  /** Bytes per read and write; 1 MiB where left out. */
   readonly chunkSize?: number
   /**
    * How many chunks are under way at a time; 3 where left out. With 1, writes come strictly in
@@ -98,7 +98,7 @@ class Pump {
     this.#write = options.write ?? ((offset, bytes) => target.write(offset, bytes))
     this.#detect = zeroDetect > 0
     this.#granule = roundUp(Math.max(zeroDetect, 1), target.blockSizes.preferred)
-    const chunkSize = Math.min(options.chunkSize ?? 2 * MIB, target.blockSizes.maximum)
+    const chunkSize = Math.min(options.chunkSize ?? MIB, target.blockSizes.maximum)
     this.#chunkSize = Math.max(roundDown(chunkSize, this.#granule), this.#granule)
     const all: PartSource = async (offset, length) => [{ offset, length, kind: 'data' }]
     const parts = options.parts ?? (this.#detect ? partsOf(source) : all)

@@ -7,7 +7,15 @@ import { dirname, resolve } from 'node:path'
 import { UsageError } from '../base/errors.ts'
 import type { BlockDevice } from '../block/index.ts'
 import { type CreateOptions, createQcow2, planCreate, Qcow2Image } from '../qcow2/index.ts'
-import { FileDevice, type FileStat, type FileSystem, nodeFiles } from '../storage/index.ts'
+import {
+  FileDevice,
+  type FileStat,
+  type FileSystem,
+  type LockRequest,
+  nodeFiles,
+  openLocked,
+  temporaryPath,
+} from '../storage/index.ts'
 import { type LockOptions, lockRequest } from './chain-locks.ts'
 import { parseLocation } from './location.ts'
 import { UnflushedDevice } from './unflushed-device.ts'
@@ -47,15 +55,17 @@ export class NewImage implements AsyncDisposable {
   readonly #place: Place
   readonly #dataFile: BlockDevice | undefined
   readonly #durable: boolean
+  readonly #lock: LockRequest | undefined
   #settled = false
 
-  private constructor(opened: Opened, place: Place, isZero: boolean, durable: boolean) {
+  private constructor(opened: Opened, place: Place, isZero: boolean, options: NewImageOptions) {
     this.device = opened.image ?? opened.file
     this.image = opened.image
     this.#dataFile = opened.dataFile
     this.isZero = isZero
     this.#place = place
-    this.#durable = durable
+    this.#durable = options.durable ?? false
+    this.#lock = lockRequest('write', options)
   }
 
   /** Creates the image. What it made so far is removed where it rejects. */
@@ -80,7 +90,7 @@ export class NewImage implements AsyncDisposable {
     }
     const backed = options.layout.format === 'qcow2' && options.layout.options.backing !== undefined
     const isZero = !backed && place.kind !== 'device'
-    return new NewImage(opened, place, isZero, options.durable ?? false)
+    return new NewImage(opened, place, isZero, options)
   }
 
   /** Closes the image and gives it its name. */
@@ -93,7 +103,7 @@ export class NewImage implements AsyncDisposable {
       await this.device.close()
       await this.#dataFile?.close()
       if (this.#place.kind === 'new') {
-        await files.rename(path, final)
+        await replaceFile(files, path, { final, lock: this.#lock })
         if (this.#durable) await files.syncFolder(dirname(resolve(final)))
       }
     } catch (error) {
@@ -111,6 +121,21 @@ export class NewImage implements AsyncDisposable {
     await closeQuietly(this.device)
     await closeQuietly(this.#dataFile)
     await removePlace(this.#place)
+  }
+}
+
+/** Renames; what has got the name since it was looked for is replaced only if nobody uses it. */
+async function replaceFile(
+  files: FileSystem,
+  path: string,
+  { final, lock }: { readonly final: string; readonly lock: LockRequest | undefined },
+): Promise<void> {
+  const kind = lock === undefined ? undefined : (await statOf(files, final))?.kind
+  const held = kind === 'file' ? await openLocked(files, final, 'write', lock) : undefined
+  try {
+    await files.rename(path, final)
+  } finally {
+    await held?.close()
   }
 }
 
@@ -133,8 +158,7 @@ async function findPlace(files: FileSystem, location: string): Promise<Place> {
   const stat = await statOf(files, location)
   if (stat === undefined) {
     // Creating it fails where somebody else has that name.
-    const path = `${location}.${Math.random().toString(36).slice(2, 12)}.part`
-    return { kind: 'new', path, final: location, files }
+    return { kind: 'new', path: temporaryPath(location), final: location, files }
   }
   const kind = stat.kind === 'file' || stat.kind === 'folder' ? 'replaced' : 'device'
   return { kind, path: location, final: location, files }
@@ -166,7 +190,6 @@ async function openPlace(
           growable,
           lock,
           appendWindow: APPEND_WINDOW,
-          fillsHoles: !growable,
         })
   return options.durable ? file : new UnflushedDevice(file)
 }

@@ -15,6 +15,7 @@ import { Gate } from './gate.ts'
 import { butNot, heldParts, imageOf, paceOf, pullUp } from './merge.ts'
 import { openChain } from './open.ts'
 import { nameFrom } from './stream.ts'
+import { transferBetween } from './transfer.ts'
 
 /** How a layer is pulled up. */
 export interface PullLayerOptions extends LongWork, LockOptions, HeaderNotes {
@@ -44,7 +45,12 @@ export async function pullLayer(location: string, options: PullLayerOptions = {}
     await image.setBacking(backing ?? undefined, { extensions })
     return
   }
-  await image.pullBelow(source, { backing, extensions, device: chain.layers[2]?.device }, work)
+  const means = transferBetween(chain.layers[1] as Layer, chain.active)
+  await image.pullBelow(
+    { ...source, ...means },
+    { backing, extensions, device: chain.layers[2]?.device },
+    work,
+  )
 }
 
 /** What `pullLayer` would copy; reads tables only. */

@@ -5,7 +5,6 @@
 
 import { UsageError } from '../base/errors.ts'
 import type { LongWork } from '../base/progress.ts'
-import type { BlockDevice } from '../block/index.ts'
 import {
   type BitmapChange,
   EXTENSION,
@@ -19,6 +18,7 @@ import type { LockOptions } from './chain-locks.ts'
 import { Gate } from './gate.ts'
 import { heldParts, imageOf, paceOf } from './merge.ts'
 import { openChain } from './open.ts'
+import { transferBetween } from './transfer.ts'
 
 /** How a layer is pushed down. */
 export interface PushLayerOptions extends LongWork, LockOptions, HeaderNotes {
@@ -49,7 +49,7 @@ export async function pushLayer(location: string, options: PushLayerOptions = {}
     if (reason !== undefined) {
       throw new UsageError('PUSH_IMPOSSIBLE', `layer cannot be pushed down: ${reason}`)
     }
-    await mergeAll(chain, target, options)
+    await mergeAll(chain, target.active, options)
   })
 }
 
@@ -60,9 +60,10 @@ export async function settlePushed(
 ): Promise<void> {
   const { signal } = options
   await withBoth(location, options, async (chain, target) => {
-    await target.resizeDisk(chain.device.size, { shrink: true, signal })
-    await carryBitmaps(imageOf(chain.active, ''), target, { signal })
-    await target.flush()
+    const image = imageOf(target.active, 'raw image takes nothing over')
+    await image.resizeDisk(chain.device.size, { shrink: true, signal })
+    await carryBitmaps(imageOf(chain.active, ''), image, { signal })
+    await image.flush()
   })
 }
 
@@ -70,7 +71,7 @@ export async function settlePushed(
 async function withBoth(
   location: string,
   options: PushLayerOptions,
-  work: (chain: Chain, target: Qcow2Image) => Promise<void>,
+  work: (chain: Chain, target: Chain) => Promise<void>,
 ): Promise<void> {
   const { files = nodeFiles, gate = new Gate(), locking, ignoreWriters } = options
   const { lockGroup = new LockGroup() } = options
@@ -79,7 +80,7 @@ async function withBoth(
   const below = chain.layers[1]
   if (below === undefined) throw new UsageError('NO_BACKING', 'Image does not have a backing file')
   await using target = await openChain(below.path, { ...use, format: below.format, writable: true })
-  await work(chain, imageOf(target.active, 'raw image takes nothing over'))
+  await work(chain, target)
 }
 
 /** Why the uppermost layer cannot be pushed into the one below; undefined where it can. Asks no other overlays. */
@@ -132,12 +133,16 @@ export async function planPushLayer(chain: Chain, work: LongWork = {}): Promise<
 
 async function mergeAll(
   chain: Chain,
-  target: Qcow2Image,
+  lower: Layer,
   { signal, onProgress, rateLimit, extensions }: PushLayerOptions,
 ): Promise<void> {
   const image = imageOf(chain.active, '')
+  const target = imageOf(lower, 'raw image takes nothing over')
   const below = chain.layers[1] as Layer
-  const source = { device: image as BlockDevice, parts: heldParts([chain.active]) }
+  const source = {
+    ...{ device: image, parts: heldParts([chain.active]) },
+    ...transferBetween(chain.active, lower),
+  }
   // What the chain opened below does not notice that the tables there move.
   image.attachBacking(target)
   try {

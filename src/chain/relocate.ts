@@ -9,7 +9,14 @@ import { CowpointError, IoError } from '../base/errors.ts'
 import type { LongWork } from '../base/progress.ts'
 import { copy } from '../block/index.ts'
 import { type Header, Qcow2Image, readHeader } from '../qcow2/index.ts'
-import { FileDevice, type FileSystem, isSameFile, nodeFiles, openLocked } from '../storage/index.ts'
+import {
+  FileDevice,
+  type FileSystem,
+  isSameFile,
+  nodeFiles,
+  openLocked,
+  temporaryPath,
+} from '../storage/index.ts'
 import { type LockOptions, lockRequest } from './chain-locks.ts'
 import { fileKey } from './dependents.ts'
 import { compareNamedBase, currentFingerprint, renamedFingerprint } from './fingerprint.ts'
@@ -158,7 +165,7 @@ class Relocation {
   }
 
   async #copy({ from, to }: Move): Promise<void> {
-    const part = `${to}.part`
+    const part = temporaryPath(to)
     const { signal, onProgress } = this.#work
     const before = await this.#files.stat(from)
     // Whoever writes it would go on with the file that is about to lose its name.

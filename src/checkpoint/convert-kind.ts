@@ -15,6 +15,7 @@ import type { RemovalOptions } from './plan-removal.ts'
 import { type LayerRecord, type SnapshotMark, withMark } from './record.ts'
 import { RemovalRecords } from './removal-records.ts'
 import { findWays } from './removal-ways.ts'
+import { tidyHidden } from './remove.ts'
 import { type PlannedMerge, runMerge, withSpace } from './space.ts'
 import type { SurveyedLayer } from './survey.ts'
 import {
@@ -42,14 +43,18 @@ export interface ConvertCheckpointOptions extends VerbOptions, Pick<RemovalOptio
  *
  * Rejects with a UsageError, code `CONVERT_IMPOSSIBLE`, where it cannot be of the other kind; otherwise as `removeCheckpoint`.
  */
-export function convertCheckpoint(
+export async function convertCheckpoint(
   catalogue: CheckpointCatalogue,
   options: ConvertCheckpointOptions,
 ): Promise<VerbResult> {
-  return runMerge(catalogue, options, (view) => {
+  const result = await runMerge(catalogue, options, (view) => {
     const found = findCheckpoint(view.trees, options.checkpoint, catalogue.images)
     return planConversion(catalogue, view, found, options)
   })
+  // A hidden layer may have stayed for this snapshot alone.
+  const { signal, onProgress, verify, dryRun } = options
+  if (dryRun !== true) await tidyHidden(catalogue, { signal, onProgress, verify })
+  return result
 }
 
 async function planConversion(

@@ -14,7 +14,9 @@ import type { CheckpointNote } from './manifest.ts'
 import type { PlannedOperation } from './plan.ts'
 import { PlanDraft, recordHex } from './plan-draft.ts'
 import { type Consistency, type LayerRecord, withMark } from './record.ts'
+import { StateIntake, type StateOptions } from './state.ts'
 import type { SurveyedLayer } from './survey.ts'
+import { tableSize } from './table-size.ts'
 import type { CheckpointTree, TreeDisk } from './tree.ts'
 import { runVerb, type VerbOptions, type VerbResult } from './verb.ts'
 
@@ -32,6 +34,8 @@ export interface CreateCheckpointOptions extends VerbOptions, CheckpointNote {
   readonly consistency?: Consistency | undefined
   /** When; now where left out. */
   readonly date?: Date | undefined
+  /** State of the machine that belongs to this instant; with its memory the consistency is `memory` where nothing else is said. */
+  readonly state?: StateOptions | undefined
 }
 
 /**
@@ -48,13 +52,29 @@ export interface CreateCheckpointOptions extends VerbOptions, CheckpointNote {
  * ```
  *
  * Rejects with a UsageError: `CHECKPOINT_EXISTS`, `CHECKPOINT_NAME`, `CHECKPOINT_KIND` where a disk cannot hold it so,
- * `NOT_ACTIVE` where an image is no disk that is written to; with a BusyError where a disk is in use.
+ * `NOT_ACTIVE` where an image is no disk that is written to; with an ImageError, `STATE_DAMAGED`, where a hypervisor would refuse
+ * its state; with a BusyError where a disk is in use.
  */
-export function createCheckpoint(
+export async function createCheckpoint(
   catalogue: CheckpointCatalogue,
   options: CreateCheckpointOptions,
 ): Promise<VerbResult> {
-  return runVerb(catalogue, (view) => planCreation(catalogue, view, options), options)
+  const { state } = options
+  if (state === undefined || state.files.length === 0) {
+    return runVerb(catalogue, (view) => planCreation(catalogue, view, options), options)
+  }
+  const intake = await StateIntake.open(catalogue, state)
+  const consistency = options.consistency ?? (intake.hasMemory ? 'memory' : undefined)
+  const prepare = async (view: CatalogueView): Promise<PlannedOperation> => {
+    const planned = await planCreation(catalogue, view, { ...options, consistency })
+    return intake.addTo(planned, planned.plan.checkpoint?.id ?? '', options)
+  }
+  try {
+    return await runVerb(catalogue, prepare, options)
+  } catch (error) {
+    await intake.drop()
+    throw error
+  }
 }
 
 /** A disk that takes part. */
@@ -220,15 +240,6 @@ function planSnapshot(draft: PlanDraft, part: Part, name: string): void {
 /** What a layer's record says while the disk goes on from this checkpoint. */
 function activeRecord(draft: PlanDraft, { facts }: Part): LayerRecord {
   return { ...facts, state: 'active', id: draft.id, parent: facts.id, name: '' }
-}
-
-/** At most so many bytes of tables are read and written anew. */
-function tableSize({ header, stat }: SurveyedLayer): number {
-  if (header === undefined) return 0
-  const clusterSize = 2 ** header.clusterBits
-  const reach = clusterSize * (clusterSize / 8)
-  const tableCount = Math.min(Math.ceil(header.size / reach), Math.ceil(stat.size / clusterSize))
-  return (tableCount + 4) * clusterSize + 2 * header.l1Size * 8
 }
 
 async function planOverlay(

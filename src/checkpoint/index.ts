@@ -33,11 +33,14 @@ export {
   removeCheckpoint,
   tidyHidden,
 } from './remove.ts'
-export { type RevertOptions, revertTo } from './revert.ts'
+export { type RevertOptions, type RevertResult, revertTo } from './revert.ts'
+export { type RunCheckpoint, runCheckpoint } from './run-checkpoint.ts'
 export { type CheckpointSizes, measureCheckpoints } from './sizes.ts'
+export type { StateOptions } from './state.ts'
 export type { Survey, SurveyedLayer, SurveyedSnapshot } from './survey.ts'
 export { listTrash, purgeTrash, type TrashedFile } from './trash.ts'
 export type { CheckpointNode, CheckpointPlace, CheckpointTree, TreeDisk } from './tree.ts'
+export { treeLines } from './tree-text.ts'
 export type { VerbOptions, VerbResult } from './verb.ts'
 export {
   type VerifyFinding,

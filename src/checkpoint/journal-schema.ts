@@ -113,6 +113,8 @@ export const operationSchema = z.object({
   notes: z.optional(z.record(z.string(), noteSchema)),
   /** Active paths of disks that the catalogue is to know afterwards. */
   disks: z.optional(z.array(z.object({ id, path })).check(z.maxLength(1024))),
+  /** Bytes of space that the steps need which follow on the one that counts. */
+  reserve: z.optional(size),
   steps: z.array(stepSchema).check(z.maxLength(100_000)),
   /** The first step that counts: once it is done there is only the way forward. */
   point: size,

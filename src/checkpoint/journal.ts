@@ -6,7 +6,8 @@
 import { CowpointError } from '../base/errors.ts'
 import { parseJson } from '../base/parse.ts'
 import type { LongWork } from '../base/progress.ts'
-import { type LockGroup, readSmallFile, writeSmallFile } from '../storage/index.ts'
+import { statOf } from '../chain/index.ts'
+import { FileDevice, type LockGroup, readSmallFile, writeSmallFile } from '../storage/index.ts'
 import type { CheckpointCatalogue } from './catalogue.ts'
 import { type Operation, operationSchema, type Step } from './journal-schema.ts'
 import { isStepDone, runStep, type StepWorld } from './steps.ts'
@@ -51,6 +52,7 @@ export async function perform(
   const world = { catalogue, operation, work, locks }
   const { steps, point } = operation
   try {
+    await keepSpace(world)
     for (const step of steps.slice(0, point + 1)) {
       work.signal?.throwIfAborted()
       await runStep(step, world)
@@ -93,6 +95,7 @@ export async function recover(
 
 async function goForward(world: StepWorld, steps: readonly Step[]): Promise<void> {
   const { catalogue, operation } = world
+  await giveSpace(catalogue)
   for (const step of steps) await runStep(step, world)
   const { notes, disks } = operation
   await catalogue.rebuild({
@@ -103,6 +106,7 @@ async function goForward(world: StepWorld, steps: readonly Step[]): Promise<void
 }
 
 async function takeBack(world: StepWorld): Promise<void> {
+  await giveSpace(world.catalogue)
   for (const step of world.operation.back) await runStep(step, world)
   await end(world.catalogue)
 }
@@ -110,6 +114,34 @@ async function takeBack(world: StepWorld): Promise<void> {
 async function end(catalogue: CheckpointCatalogue): Promise<void> {
   await catalogue.files.unlink(journalPath(catalogue))
   await catalogue.files.syncFolder(catalogue.inside())
+}
+
+/** More than what one operation adds to the catalogue, as a rule. */
+const CATALOGUE_GROWTH = 16 * 1024
+
+/** Takes the space that the way forward will need, so that a full disk is noticed while there is a way back. */
+async function keepSpace({ catalogue, operation }: StepWorld): Promise<void> {
+  const { files } = catalogue
+  const known = await statOf(files, catalogue.inside('catalogue.json'))
+  const size = (known?.size ?? 0) + CATALOGUE_GROWTH + (operation.reserve ?? 0)
+  await giveSpace(catalogue)
+  await using file = await FileDevice.open(files, sparePath(catalogue), { create: 'new' })
+  await file.resize(size)
+  const chunk = new Uint8Array(Math.min(size, 1024 * 1024)).fill(0xff)
+  for (let at = 0; at < size; at += chunk.length) {
+    await file.write(at, chunk.subarray(0, Math.min(chunk.length, size - at)))
+  }
+  // A file system may find space for what was written only now.
+  await file.flush()
+}
+
+async function giveSpace(catalogue: CheckpointCatalogue): Promise<void> {
+  const path = sparePath(catalogue)
+  if ((await statOf(catalogue.files, path)) !== undefined) await catalogue.files.unlink(path)
+}
+
+function sparePath(catalogue: CheckpointCatalogue): string {
+  return catalogue.inside('spare')
 }
 
 function journalPath(catalogue: CheckpointCatalogue): string {

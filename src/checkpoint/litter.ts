@@ -5,6 +5,7 @@ import { UsageError } from '../base/errors.ts'
 import type { LongWork } from '../base/progress.ts'
 import type { CheckpointCatalogue } from './catalogue.ts'
 import { type Recovery, readJournal, recover } from './journal.ts'
+import { removeStateFolder } from './state.ts'
 import { TEMPORARY_SUFFIX } from './survey.ts'
 
 /** The temporary files in the folders of the catalogue and its disks. */
@@ -25,9 +26,22 @@ export async function findLitter(catalogue: CheckpointCatalogue): Promise<readon
   }
   // A small file of the catalogue that never got its name.
   for (const name of await catalogue.files.list(catalogue.inside()).catch(() => [])) {
-    if (/\.json\.[0-9a-z-]+\.tmp$/.test(basename(name))) found.push(catalogue.inside(name))
+    const isLeft = name === 'spare' || /\.json\.[0-9a-z-]+\.tmp$/.test(basename(name))
+    if (isLeft) found.push(catalogue.inside(name))
   }
   return found
+}
+
+/** Folders with copies of state files whose checkpoint has not come about, or is gone without them. */
+async function orphanedStates(catalogue: CheckpointCatalogue): Promise<readonly string[]> {
+  const folder = catalogue.inside('state')
+  const names = await catalogue.files.list(folder).catch(() => [])
+  if (names.length === 0) return []
+  const known = new Set((await catalogue.read()).checkpoints.map(({ id }) => id))
+  if (catalogue.problem !== undefined) return []
+  for (const { nodes } of await catalogue.trees()) for (const id of nodes.keys()) known.add(id)
+  const isOurs = (name: string): boolean => /^[0-9a-f]{32}$/.test(name) && !known.has(name)
+  return names.filter(isOurs).map((name) => join(folder, name))
 }
 
 /** Removes the litter; the caller holds the catalogue's lock. Does nothing while there is a journal: its files may be needed. */
@@ -35,7 +49,9 @@ export async function removeLitter(catalogue: CheckpointCatalogue): Promise<read
   if ((await readJournal(catalogue)) !== undefined) return []
   const found = await findLitter(catalogue)
   for (const path of found) await catalogue.files.unlink(path)
-  return found
+  const states = await orphanedStates(catalogue)
+  for (const folder of states) await removeStateFolder(catalogue.files, folder)
+  return [...found, ...states]
 }
 
 /**

@@ -34,6 +34,8 @@ export class PlanDraft {
   readonly #taken = new Set<string>()
   bytesRead = 0
   bytesWritten = 0
+  /** Bytes of space that steps need which follow on the one that counts; taken beforehand. */
+  reserve = 0
   alternatives: Plan['alternatives']
 
   constructor(catalogue: CheckpointCatalogue, words: DraftWords) {
@@ -116,6 +118,7 @@ export class PlanDraft {
     const operation: Operation = {
       ...{ id: this.id, verb, steps, point: this.#before.length, back: this.#back },
       ...(checkpoint === undefined ? {} : { checkpoint }),
+      ...(this.reserve === 0 ? {} : { reserve: this.reserve }),
       ...(notes === undefined ? {} : { notes }),
       ...(this.#disks.length === 0 ? {} : { disks: this.#disks }),
     }

@@ -10,7 +10,16 @@ import { type FoundCheckpoint, findCheckpoint } from './lookup.ts'
 import type { PlannedOperation } from './plan.ts'
 import { PlanDraft, recordHex } from './plan-draft.ts'
 import { type LayerRecord, withMark } from './record.ts'
+import {
+  checkState,
+  namesIn,
+  type PlacedState,
+  placesOfState,
+  putBackState,
+  refuseTaken,
+} from './state.ts'
 import type { Survey, SurveyedLayer } from './survey.ts'
+import { tableSize } from './table-size.ts'
 import { type CheckpointNode, type CheckpointPlace, recordOfLayer, type TreeDisk } from './tree.ts'
 import { isUnchanged } from './unchanged.ts'
 import { runVerb, type VerbOptions, type VerbResult } from './verb.ts'
@@ -23,6 +32,16 @@ export interface RevertOptions extends VerbOptions {
   readonly discard?: boolean | undefined
   /** What the branch is called; `branch-1`, `branch-2`, … where left out. */
   readonly keepAs?: string | undefined
+  /** The folder into which state files are put back; where left out they stay where they are. */
+  readonly stateFolder?: string | undefined
+  /** Goes back even where a state file is not what the checkpoint remembers. */
+  readonly ignoreState?: boolean | undefined
+}
+
+/** What came of going back. */
+export interface RevertResult extends VerbResult {
+  /** The state files that belong to the checkpoint, where a hypervisor finds them now. */
+  readonly stateFiles: readonly string[]
 }
 
 /**
@@ -34,13 +53,28 @@ export interface RevertOptions extends VerbOptions {
  * ```
  *
  * Rejects with a UsageError: `CHECKPOINT_NOT_FOUND`, `CHECKPOINT_AMBIGUOUS`, `CHECKPOINT_INCOMPLETE` where disks of it are missing;
- * with a BusyError where a disk is in use.
+ * with an ImageError, `STATE_CHANGED`, before anything changes where a state file is not what it was; with a BusyError where a disk is
+ * in use.
  */
-export function revertTo(
+export async function revertTo(
   catalogue: CheckpointCatalogue,
   options: RevertOptions,
-): Promise<VerbResult> {
-  return runVerb(catalogue, (view) => planRevert(catalogue, view, options), options)
+): Promise<RevertResult> {
+  const { stateFolder, signal } = options
+  let placed: readonly PlacedState[] = []
+  const prepare = async (view: CatalogueView): Promise<PlannedOperation> => {
+    const { node } = findCheckpoint(view.trees, options.checkpoint, catalogue.images)
+    placed = placesOfState(catalogue, node.note)
+    if (options.ignoreState !== true) await checkState(catalogue, placed, { signal })
+    if (stateFolder !== undefined) await refuseTaken(catalogue, namesIn(stateFolder, placed))
+    return planRevert(catalogue, view, options)
+  }
+  const result = await runVerb(catalogue, prepare, options)
+  const isPut = stateFolder !== undefined && options.dryRun !== true
+  if (isPut) await putBackState(catalogue, placed, stateFolder)
+  const stateFiles =
+    stateFolder === undefined ? placed.map(({ at }) => at) : namesIn(stateFolder, placed)
+  return { ...result, stateFiles }
 }
 
 /** A disk that goes back. */
@@ -187,8 +221,11 @@ function planInPlace(draft: PlanDraft, going: Going, node: CheckpointNode, keepi
     `bring ${path} back to ${place.snapshot?.record.name ?? node.name}`,
   )
   draft.touch(layer.path, 'change')
-  draft.bytesRead += 2 * (layer.header?.l1Size ?? 0) * 8
-  draft.bytesWritten += 2 * (layer.header?.l1Size ?? 0) * 8
+  const tables = tableSize(layer)
+  draft.bytesRead += tables
+  draft.bytesWritten += tables
+  // That of the first disk can still be taken back.
+  if (going.number > 0) draft.reserve += tables
 }
 
 async function planNewLayer(

@@ -207,6 +207,11 @@ async function digestOf(
   }
 }
 
+/** The paths that state files have once they are put back into `folder`. */
+export function namesIn(folder: string, placed: readonly PlacedState[]): readonly string[] {
+  return placed.map(({ at }) => join(folder, basename(at)))
+}
+
 /**
  * Copies state files under their own names into `folder`; gives out the new paths. Rejects with `FILE_EXISTS` before it writes
  * anything where a name is taken.
@@ -218,7 +223,7 @@ export async function putBackState(
   work: LongWork = {},
 ): Promise<readonly string[]> {
   const { files } = catalogue
-  const targets = placed.map(({ at }) => join(folder, basename(at)))
+  const targets = namesIn(folder, placed)
   await refuseTaken(catalogue, targets)
   for (const [index, { at }] of placed.entries()) {
     await copyFile(at, targets[index] as string, { ...work, files })

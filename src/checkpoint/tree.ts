@@ -226,8 +226,11 @@ class Gathering {
       const seen = new Set([id])
       let at = id
       for (let next = parents.get(at); next !== undefined; next = parents.get(at)) {
-        if (seen.has(next)) parents.set(at, undefined)
-        else seen.add(next)
+        if (seen.has(next)) {
+          parents.set(at, undefined)
+          break
+        }
+        seen.add(next)
         at = next
       }
     }

@@ -11,6 +11,7 @@ export {
   type Preallocation,
 } from './create.ts'
 export { type CreatePlan, planCreate } from './create-options.ts'
+export type { DataTransfer } from './data-transfer.ts'
 export { describeImage, type Qcow2Description } from './describe.ts'
 export { Qcow2Image } from './image.ts'
 export {

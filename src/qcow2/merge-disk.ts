@@ -9,6 +9,7 @@ import { divideUp, isZero, roundDown, roundUp } from '../base/bytes.ts'
 import { UsageError } from '../base/errors.ts'
 import type { LongWork } from '../base/progress.ts'
 import { type BlockDevice, type Part, type PartSource, PartWalk } from '../block/index.ts'
+import type { DataTransfer } from './data-transfer.ts'
 import { readGuest, refuseEncrypted } from './io/read.ts'
 import { LO_ZERO } from './layout/constants.ts'
 import { entryHi, entryLo } from './layout/entries.ts'
@@ -23,7 +24,7 @@ import { writeL1 } from './snapshots.ts'
 import { changeReferences } from './table-tree.ts'
 
 /** What a disk takes over. */
-export interface MergeSource {
+export interface MergeSource extends Partial<DataTransfer> {
   /** What the disk reads as afterwards, as far as this reaches. It may stand on the disk as it is now. */
   readonly device: BlockDevice
   /** Where it differs from the disk; `skip` stays as it is. */
@@ -37,6 +38,8 @@ export interface MergeOptions extends LongWork, HeaderNotes {
 }
 
 const CHUNK_SIZE = 1024 * 1024
+/** The host copies so much at a time. */
+const TRANSFER_SIZE = 16 * 1024 * 1024
 const IN_FLIGHT = 4
 const ALL = 0xffffffff
 
@@ -92,6 +95,8 @@ class Merge {
   #table: NewTable | undefined
   #changed = false
   readonly #writes: Promise<void>[] = []
+  /** The host does not copy between these two files. */
+  #cannotTransfer = false
 
   constructor(parts: MergeParts) {
     this.#parts = parts
@@ -147,9 +152,43 @@ class Merge {
       if (end > start && (await this.#zero(start, end))) return Math.min(end, source.device.size)
     }
     const most = Math.max(CHUNK_SIZE, clusterSize)
+    const wholeEnd = Math.min(roundDown(partEnd, clusterSize), tableEnd, start + TRANSFER_SIZE)
+    if (part.kind === 'data' && part.offset === start && wholeEnd > start) {
+      const moved = await this.#transfer(start, wholeEnd - start)
+      if (moved > 0) return start + moved
+    }
     const end = Math.min(roundUp(partEnd, clusterSize), tableEnd, start + most)
     await this.#store(start, await this.#read(start, end - start))
     return Math.min(end, source.device.size)
+  }
+
+  /** Lets the host copy whole clusters that lie in a row in the source's file; says how many bytes that was. */
+  async #transfer(start: number, length: number): Promise<number> {
+    const { state, transaction, source, options } = this.#parts
+    const { plainLength, transfer } = source
+    const { clusterSize } = state.geometry
+    if (plainLength === undefined || transfer === undefined || this.#cannotTransfer) return 0
+    const whole = roundDown(await plainLength(start, length), clusterSize)
+    const places: number[] = []
+    for (let at = 0; at < whole; at += clusterSize) {
+      const place = await transaction.take(1)
+      this.#setEntry(start + at, place)
+      places.push(place)
+    }
+    for (let from = 0; from < places.length; ) {
+      const place = places[from] as number
+      let to = from + 1
+      while (places[to] === place + (to - from) * clusterSize) to++
+      const [offset, size] = [start + from * clusterSize, (to - from) * clusterSize]
+      const done = await transaction.transfer(() => transfer(offset, size, place))
+      if (done < size) {
+        this.#cannotTransfer = true
+        await transaction.write(place + done, await this.#read(offset + done, size - done))
+      }
+      await options.pace?.(size)
+      from = to
+    }
+    return whole
   }
 
   /** What whole clusters are to hold: the source, behind its end the disk as it is, and then zeroes. */

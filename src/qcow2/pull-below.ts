@@ -8,6 +8,7 @@ import { divideUp } from '../base/bytes.ts'
 import { UsageError } from '../base/errors.ts'
 import type { LongWork } from '../base/progress.ts'
 import type { BlockDevice, PartSource } from '../block/index.ts'
+import type { DataTransfer } from './data-transfer.ts'
 import { refuseEncrypted } from './io/read.ts'
 import { extensionsField, type HeaderNotes } from './layout/extension-change.ts'
 import type { SnapshotRecord } from './layout/snapshot-table.ts'
@@ -22,7 +23,7 @@ import { PullViews } from './pull-views.ts'
 import { writeSnapshotTable } from './snapshots.ts'
 
 /** The layer that goes from below an image. */
-export interface PullSource {
+export interface PullSource extends Partial<DataTransfer> {
   /** What the image stands on now: the layer with all that is below it. */
   readonly device: BlockDevice
   /** What that one layer holds itself; `skip` comes from below it. Asked up to `size` and past the end of the device. */

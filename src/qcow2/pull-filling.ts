@@ -38,6 +38,7 @@ export class PullFilling {
   clusterCount = 0
   readonly #parts: PullParts
   readonly #writes: Promise<void>[] = []
+  #cannotTransfer = false
   /** Neighbours that are written together. */
   #pending: { place: number; bytes: Uint8Array } | undefined
 
@@ -56,6 +57,11 @@ export class PullFilling {
         while (count < most && follows(plans[index + count], first.start + count * clusterSize)) {
           count++
         }
+      }
+      const moved = await this.#transferRun(plans.slice(index, index + count), tables)
+      if (moved > 0) {
+        index += moved
+        continue
       }
       const content = first.readsData
         ? await this.#read(first.start, count * clusterSize)
@@ -81,6 +87,47 @@ export class PullFilling {
   /** Throws what a write threw. */
   async finish(): Promise<void> {
     await Promise.all(this.#writes)
+  }
+
+  /** Lets the host copy whole clusters that one place each suffices for; says how many plans that were. */
+  async #transferRun(plans: readonly ClusterPlan[], tables: readonly OpenTable[]): Promise<number> {
+    const { state, source, views, space, options, countOnly } = this.#parts
+    const { plainLength, transfer } = source
+    const { clusterSize, extendedL2 } = state.geometry
+    const start = plans[0]?.start ?? 0
+    const isPossible = plainLength !== undefined && transfer !== undefined && !extendedL2
+    if (!isPossible || countOnly === true || this.#cannotTransfer) return 0
+    const runs: Variant[] = []
+    for (const plan of plans) {
+      const [variant, other] = plan.readsData ? this.#variants(plan, tables) : []
+      if (variant === undefined || other !== undefined) break
+      const isWhole = variant.limit === plan.start + clusterSize
+      if (!isWhole || variant.referenceCount > views.referenceLimit) break
+      runs.push(variant)
+    }
+    const plain = runs.length === 0 ? 0 : await plainLength(start, runs.length * clusterSize)
+    const count = Math.floor(plain / clusterSize)
+    const places: number[] = []
+    for (let index = 0; index < count; index++) {
+      const { tables: all, referenceCount } = runs[index] as Variant
+      const kinds = { data: 1, zeroes: 0 }
+      const { at } = plans[index] as ClusterPlan
+      places.push(await this.#claim(at, { tables: all, count: referenceCount }, kinds))
+    }
+    for (let from = 0; from < count; ) {
+      const place = places[from] as number
+      let to = from + 1
+      while (to < count && places[to] === place + (to - from) * clusterSize) to++
+      const [offset, length] = [start + from * clusterSize, (to - from) * clusterSize]
+      const done = await space.transfer(() => transfer(offset, length, place))
+      if (done < length) {
+        this.#cannotTransfer = true
+        await space.write(place + done, await this.#read(offset + done, length - done))
+      }
+      await options.pace?.(length)
+      from = to
+    }
+    return count
   }
 
   async #read(offset: number, length: number): Promise<Uint8Array> {
@@ -214,6 +261,15 @@ export class PullFilling {
     bytes: Uint8Array,
     kinds: { data: number; zeroes: number },
   ): Promise<void> {
+    await this.#write(await this.#claim(at, { tables, count }, kinds), bytes)
+  }
+
+  /** Takes a place for a cluster, and links it into all of `tables`. */
+  async #claim(
+    at: number,
+    { tables, count }: { tables: readonly OpenTable[]; count: number },
+    kinds: { data: number; zeroes: number },
+  ): Promise<number> {
     const { state, space } = this.#parts
     const { clusterSize } = state.geometry
     const place = await space.take(1)
@@ -222,7 +278,7 @@ export class PullFilling {
     this.#link(tables, at, { place, ...kinds })
     const [only] = tables
     if (count === 1 && only?.group.isOwn === true) markCopied(only.view, at)
-    await this.#write(place, bytes)
+    return place
   }
 
   #link(tables: readonly OpenTable[], at: number, filling: Filling): void {

@@ -7,7 +7,7 @@ import type { Qcow2State } from './metadata/state.ts'
 import type { Transaction } from './metadata/transaction.ts'
 
 /** What of a transaction a pull uses. */
-export type PullSpace = Pick<Transaction, 'take' | 'write' | 'change' | 'count'>
+export type PullSpace = Pick<Transaction, 'take' | 'write' | 'transfer' | 'change' | 'count'>
 
 /** Counts what would be taken, and writes nothing. */
 export class CountedSpace implements PullSpace {
@@ -27,6 +27,10 @@ export class CountedSpace implements PullSpace {
   }
 
   async write(): Promise<void> {}
+
+  async transfer(): Promise<number> {
+    return 0
+  }
 
   async change(): Promise<void> {}
 

@@ -1,16 +1,15 @@
 /**
- * Space that a new file gets before it is written: a file system gives a large piece at once for a
- * quarter less work than page by page. Ahead of the end of a file that grows by appending, the size
- * does not show it, and what was not used goes back at the end. Never fails.
+ * Space ahead of the end of a file that grows by appending: a file system gives a large piece at
+ * once for a quarter less work than many small ones. The size does not show it, and what was not
+ * used goes back at the end. Never fails.
  */
 
 import type { OpenFile } from './files.ts'
 
 /** Less than this is not worth the calls. */
 const PATIENCE = 4 * 1024 * 1024
-const LEAST_HOLE = 128 * 1024
 
-/** Keeps the space ahead of the writes to one file. */
+/** Keeps the space ahead of one file. */
 export class AppendReserve {
   readonly #file: OpenFile
   readonly #window: number
@@ -37,16 +36,6 @@ export class AppendReserve {
       this.#reservedEnd = start + this.#window
     } catch {
       // A full disk, most likely: the write itself will tell whether there is room for it.
-      this.#works = false
-    }
-  }
-
-  /** To be called before a write of `length` bytes into what is most likely a hole of the file. */
-  prepareHole(offset: number, length: number): void {
-    if (length < LEAST_HOLE || !this.#works) return
-    try {
-      this.#works = this.#file.reserve(offset, length)
-    } catch {
       this.#works = false
     }
   }

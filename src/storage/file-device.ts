@@ -21,7 +21,7 @@ import {
 import { AppendReserve } from './append-reserve.ts'
 import { fileExtents } from './file-extents.ts'
 import { clearRange, giveBack } from './file-space.ts'
-import { INLINE_LENGTH, transferAll, transferOnPool } from './file-transfer.ts'
+import { transferAll } from './file-transfer.ts'
 import { FileWatch } from './file-watch.ts'
 import type { FileStat, FileSystem, OpenFile, OpenMode } from './files.ts'
 import { hostError } from './host-error.ts'
@@ -48,13 +48,14 @@ export interface FileDeviceOptions {
    * not. 0 where left out.
    */
   readonly appendWindow?: number
-  /** Whether writes inside the file mostly meet holes, as in a new raw disk; then large ones reserve their space first. */
-  readonly fillsHoles?: boolean
   /** How `open` locks the file; not at all where left out. */
   readonly lock?: LockRequest | undefined
   /** Where `revalidate` looks whether the path still leads to this file; `open` fills it in. */
   readonly files?: FileSystem
 }
+
+/** The kernel copies so much at a time, while this thread waits. */
+const COPY_STEP = 8 * 1024 * 1024
 
 /**
  * A file as a device. One that failed to flush stays broken: what is on disk is unknown until it is
@@ -68,7 +69,6 @@ export class FileDevice implements BlockDevice {
   readonly #sizeMultiple: number
   readonly #resizable: boolean
   readonly #reserve: AppendReserve | undefined
-  readonly #fillsHoles: boolean
   #fileSize: number
   /**
    * Up to where writes went, done, under way or failed; past the end of the file where one is under
@@ -78,8 +78,6 @@ export class FileDevice implements BlockDevice {
   #writeCount = 0
   #hasWritten = false
   readonly #watch: FileWatch
-  /** The last write that went to the pool; never rejects. */
-  #turn: Promise<void> | undefined
   #size: number
   #sizeChanged = false
   #broken: unknown
@@ -95,11 +93,9 @@ export class FileDevice implements BlockDevice {
     this.#fileSize = stat.size
     this.#touchedEnd = stat.size
     this.#size = roundUp(stat.size, this.#sizeMultiple)
-    const { appendWindow = 0, fillsHoles = false } = options
-    const appends = appendWindow > 0 && this.#growable
-    this.#fillsHoles = fillsHoles && this.#resizable
-    if (appends || this.#fillsHoles) {
-      this.#reserve = new AppendReserve(file, stat.size, appends ? appendWindow : 0)
+    const { appendWindow = 0 } = options
+    if (appendWindow > 0 && this.#growable) {
+      this.#reserve = new AppendReserve(file, stat.size, appendWindow)
     }
     const write = file.writable
     this.can = {
@@ -167,17 +163,42 @@ export class FileDevice implements BlockDevice {
     }
     const end = offset + source.length
     this.#reserve?.prepare(this.#fileSize, end)
-    if (this.#fillsHoles && end <= this.#fileSize) {
-      this.#reserve?.prepareHole(offset, source.length)
-    }
     this.#writeCount++
     this.#touchedEnd = Math.max(this.#touchedEnd, end)
     try {
-      await this.#transfer(offset, source)
+      await transferAll(this.#file, 'write', offset, source)
       this.#grew(end)
     } catch (error) {
       if (this.#writeCount === 1) await this.#cutRemains()
       throw error
+    } finally {
+      this.#writeCount--
+    }
+  }
+
+  /**
+   * Takes over bytes of another file without them passing through this process; where the file system can, both share blocks then.
+   * Says how many bytes that was, from the beginning of the range on: 0 where it cannot be done.
+   */
+  async copyFrom(
+    source: FileDevice,
+    { from, to, length }: { readonly from: number; readonly to: number; readonly length: number },
+  ): Promise<number> {
+    this.#check(to, length, true)
+    const wanted = Math.min(length, source.#fileSize - from)
+    let done = 0
+    this.#writeCount++
+    try {
+      while (done < wanted) {
+        const range = { from: from + done, to: to + done, length: wanted - done }
+        const step = { ...range, length: Math.min(COPY_STEP, range.length) }
+        const count = this.#file.copyRange?.(source.#file, step)
+        if (count === undefined || count === 0) break
+        done += count
+        this.#grew(to + done)
+        await breathe()
+      }
+      return done
     } finally {
       this.#writeCount--
     }
@@ -258,33 +279,12 @@ export class FileDevice implements BlockDevice {
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    await this.#turn
     await this.#reserve?.giveBack(this.#fileSize)
     await this.#file.close()
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
-  }
-
-  /**
-   * Writes to one file take turns in the kernel; two threads that wait for each other there, or this one for a thread, burn
-   * more time than they gain. So one write is on the pool at a time, and while it is, the others wait here.
-   */
-  async #transfer(offset: number, source: Uint8Array): Promise<void> {
-    const before = this.#turn
-    if (before === undefined && source.length <= INLINE_LENGTH.write) {
-      return transferAll(this.#file, 'write', offset, source)
-    }
-    const write = () => transferOnPool(this.#file, 'write', offset, source)
-    const mine = before === undefined ? write() : before.then(write)
-    const turn = mine.catch(() => {})
-    this.#turn = turn
-    try {
-      await mine
-    } finally {
-      if (this.#turn === turn) this.#turn = undefined
-    }
   }
 
   #check(offset: number, length: number, writes: boolean): void {

@@ -12,7 +12,7 @@ import { hostError } from './host-error.ts'
  * Up to these lengths a transfer runs on the calling thread. Cached reads are faster there at any
  * size; writes of some length gain from the pool, where they overlap the next read.
  */
-export const INLINE_LENGTH = { read: 4 * 1024 * 1024, write: 256 * 1024 }
+const INLINE_LENGTH = { read: 4 * 1024 * 1024, write: 256 * 1024 }
 /** One system call moves 2 GiB at most. */
 const LONGEST = 0x4000_0000
 
@@ -43,8 +43,7 @@ export function transferAll(
   return undefined
 }
 
-/** As `transferAll`, on the pool whatever the length. */
-export async function transferOnPool(
+async function transferOnPool(
   file: OpenFile,
   way: 'read' | 'write',
   offset: number,

@@ -60,6 +60,14 @@ export interface OpenFile {
   zeroRange(offset: number, length: number): boolean
   /** Reserves space, past the end too; the size stays. */
   reserve(offset: number, length: number): boolean
+  /**
+   * Copies from another file without the bytes passing through this process, and shares blocks where the file system can. Says how
+   * many bytes that was, undefined where it cannot be done; absent where it never can.
+   */
+  copyRange?(
+    source: OpenFile,
+    range: { readonly from: number; readonly to: number; readonly length: number },
+  ): number | undefined
   /** Where the next data begins, Infinity if none follows. */
   nextData(offset: number): number | undefined
   /** Where the next hole begins, at the latest at the end of the file. */

@@ -3,6 +3,7 @@
 import * as fs from 'node:fs'
 import { BusyError, type ErrorContext, UsageError } from '../base/errors.ts'
 import {
+  copyRange,
   fallocate,
   type LockRunner,
   lockRunner,
@@ -192,6 +193,18 @@ class NodeFile implements OpenFile {
       return fs.writeSync(this.#fd, source, 0, source.length, position)
     } catch (error) {
       throw hostError(error, 'write', { offset: position, length: source.length })
+    }
+  }
+
+  copyRange(
+    source: OpenFile,
+    { from, to, length }: { readonly from: number; readonly to: number; readonly length: number },
+  ): number | undefined {
+    if (!(source instanceof NodeFile)) return undefined
+    try {
+      return copyRange({ fd: source.#fd, offset: from }, { fd: this.#fd, offset: to }, length)
+    } catch (error) {
+      throw hostError(error, 'copy', { offset: to, length })
     }
   }
 

@@ -3,14 +3,22 @@
  * chain or its checkpoints are.
  */
 
+import { toHaveCheckpoint } from './checkpoint-matcher.ts'
 import { toBeCleanImage, toHaveBackingChain, toReadAs, toShareClustersWith } from './matchers.ts'
 
 export { type BuildOptions, type BuiltChain, buildChain } from './build-chain.ts'
+export type { ExpectedCheckpoint } from './checkpoint-matcher.ts'
 export type { ExpectedContent, MatcherResult } from './matchers.ts'
 export type { ViewName } from './views.ts'
 
 /** For `expect.extend(matchers)`. */
-export const matchers = { toBeCleanImage, toHaveBackingChain, toReadAs, toShareClustersWith }
+export const matchers = {
+  toBeCleanImage,
+  toHaveBackingChain,
+  toHaveCheckpoint,
+  toReadAs,
+  toShareClustersWith,
+}
 
 /** The parameters of a matcher behind what `expect` is given. */
 type Claim<F> = F extends (received: never, ...rest: infer Rest) => unknown

@@ -47,7 +47,9 @@ describeWithQemu('commit and those who also read the base', () => {
       code: 'BASE_HAS_OVERLAYS',
       context: { overlays: [at('second.qcow2')] },
     })
-    expect(files.every((path, at) => readFileSync(path).toString('latin1') === before[at])).toBe(true)
+    expect(files.every((path, at) => readFileSync(path).toString('latin1') === before[at])).toBe(
+      true,
+    )
     await commitLayer(at('top.qcow2'), { unsafe: true })
     await soundly(at('base.qcow2'))
   })

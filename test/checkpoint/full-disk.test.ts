@@ -23,6 +23,8 @@ const VERBS: readonly (readonly [string, Verb])[] = [
     (catalogue) => createCheckpoint(catalogue, { name: 'new', kind: 'external' }),
   ],
   ['restore', (catalogue) => revertTo(catalogue, { checkpoint: 'a', keepAs: 'new' })],
+  ['restore in place', (catalogue) => revertTo(catalogue, { checkpoint: 'top', keepAs: 'new' })],
+  ['restore, dropping', (catalogue) => revertTo(catalogue, { checkpoint: 'top', discard: true })],
   ['restore by copying', (catalogue) => revertTo(catalogue, { checkpoint: 'in', keepAs: 'new' })],
 ]
 
@@ -31,6 +33,7 @@ async function staged(): Promise<CheckpointModel> {
   for (const [name, kind] of [
     ['in', 'internal'],
     ['a', 'external'],
+    ['top', 'internal'],
   ] as const) {
     for (const disk of model.images.keys()) {
       await model.write(disk, 0, new Uint8Array(100_000).fill(name.length))
@@ -38,7 +41,9 @@ async function staged(): Promise<CheckpointModel> {
     await createCheckpoint(await model.catalogue(), { name, kind })
     model.noteCheckpoint(name)
   }
-  await model.write(0, 50_000, new Uint8Array(20_000).fill(9))
+  for (const disk of model.images.keys()) {
+    await model.write(disk, 50_000, new Uint8Array(20_000).fill(9))
+  }
   return model
 }
 
@@ -60,7 +65,7 @@ describe.each(VERBS)('%s', (_title, verb) => {
       await full.checkViews(label, full.files, { isCut: true })
       full.files.blockLimit = Number.POSITIVE_INFINITY
       await resumeCheckpoints(await full.catalogue())
-      expect([...(await full.nodes()).keys()], label).toEqual(['in', 'a'])
+      expect([...(await full.nodes()).keys()], label).toEqual(['in', 'a', 'top'])
       await full.checkViews(`${label}, mended`)
       await full.checkFiles(`${label}, mended`)
       await verb(await full.catalogue())

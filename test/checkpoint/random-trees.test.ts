@@ -39,7 +39,8 @@ describe.each(Array.from({ length: TREES }, (_, seed) => ({ seed })))('tree $see
       const label = `tree ${seed} step ${step}: ${done}`
       try {
         await model.checkViews(label)
-        await model.checkFiles(label)
+        // Whoever goes back, and drops what was current, may leave a hidden layer to one overlay.
+        await model.checkFiles(label, model.files, { tidy: /^(delete|convert)/.test(done) })
       } catch (error) {
         if (error instanceof Error) error.message = `${label}: ${error.message}`
         throw error

@@ -38,10 +38,22 @@ export function memoryFolder(): string {
   return mkdtempSync(join(root, 'cowpoint-crash-'))
 }
 
+let shared: string | undefined
+let folderCount = 0
+
+/** The folder of this process, gone when it ends. */
+function processFolder(): string {
+  if (shared === undefined) {
+    const folder = memoryFolder()
+    shared = folder
+    process.once('exit', () => rmSync(folder, { recursive: true, force: true }))
+  }
+  return shared
+}
+
 /** Writes the files of a state below a folder. */
 export function writeState(snapshot: Snapshot, folder: string): void {
   const files = new RecordingFiles(snapshot)
-  const written = new Map<number, string>()
   for (const [path, id] of snapshot.names) {
     const place = join(folder, path)
     if (id === FOLDER) mkdirSync(place, { recursive: true })
@@ -51,7 +63,6 @@ export function writeState(snapshot: Snapshot, folder: string): void {
     const place = join(folder, path)
     mkdirSync(dirname(place), { recursive: true })
     writeFileSync(place, files.bytesOf(path))
-    written.set(id, place)
   }
 }
 
@@ -65,7 +76,7 @@ export async function qemuVerdict(path: string): Promise<'clean' | 'leak' | 'cor
 export class QemuOracle implements Oracle, Disposable {
   readonly name = 'qemu'
   readonly #every: number
-  readonly #folder = memoryFolder()
+  readonly #folder = join(processFolder(), String(folderCount++))
   #looks = 0
 
   constructor({ every }: { every: number }) {
@@ -79,7 +90,7 @@ export class QemuOracle implements Oracle, Disposable {
 
   async look({ snapshot, seen, run }: StateUnderTest): Promise<string | undefined> {
     const folder = join(this.#folder, String(this.#looks++))
-    mkdirSync(folder)
+    mkdirSync(folder, { recursive: true })
     try {
       writeState(snapshot, folder)
       for (const spec of run.workload.views) {

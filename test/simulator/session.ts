@@ -59,7 +59,9 @@ export class Session {
   async settle(name: string, action: () => Promise<unknown>): Promise<void> {
     const step = this.#begin()
     await action()
-    this.#end(name, 'guest', this.#look())
+    const after = this.#look()
+    if (name === 'close' && after.leaks > 0) throw new Error(`${after.leaks} leaks after a close`)
+    this.#end(name, 'guest', after)
     this.files.note({ op: 'lasting', step })
   }
 

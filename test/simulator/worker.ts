@@ -8,3 +8,6 @@ performance.now = () => 0
 process.on('message', (task: Task) => {
   void doTask(task).then((result) => process.send?.(result))
 })
+
+// Whoever started this is gone, and nobody would hear of what came of it.
+process.on('disconnect', () => process.exit())

@@ -5,7 +5,7 @@
 
 import type { FileSystem, OpenFile, OpenMode } from '../../src/storage/index.ts'
 
-type Call = 'read' | 'write' | 'sync' | 'rename'
+type Call = 'read' | 'write' | 'sync' | 'rename' | 'lock'
 
 export class FaultyFiles implements FileSystem {
   longestTransfer = Number.POSITIVE_INFINITY
@@ -90,6 +90,14 @@ function wrap(files: FaultyFiles, file: OpenFile): OpenFile {
     reserve: (offset, length) => file.reserve(offset, length),
     nextData: (offset) => file.nextData(offset),
     nextHole: (offset) => file.nextHole(offset),
+    ...(file.lock === undefined
+      ? {}
+      : {
+          lock: async (kind, group) => {
+            files.pass('lock')
+            return (await file.lock?.(kind, group)) ?? false
+          },
+        }),
     close: async () => {
       files.openCount--
       await file.close()

@@ -278,20 +278,6 @@ describe('FileDevice', () => {
     expect((await stat(path)).blocks * 512).toBe(8192)
   })
 
-  it('reserves space for large writes into the holes of a new file, and for nothing else', async () => {
-    const options = { create: 'new', fillsHoles: true } as const
-    const device = await FileDevice.open(nodeFiles, path, options)
-    await device.resize(1 << 26)
-    const pieces = [1, 9, 30].map((index) => ({ at: index << 20, bytes: pattern(1 << 20, index) }))
-    await Promise.all(pieces.map(({ at, bytes }) => device.write(at, bytes)))
-    const expected = new Uint8Array(1 << 26)
-    for (const { at, bytes } of pieces) expected.set(bytes, at)
-    expectBytes(await readAll(device), expected)
-    await device.close()
-    const after = await stat(path)
-    expect([after.size, after.blocks * 512]).toEqual([1 << 26, 3 << 20])
-  })
-
   it('lets large and small writes at the same time end, each whole, whatever becomes of the others', async () => {
     const device = await FileDevice.open(nodeFiles, path, { create: 'new', growable: true })
     const lengths = [1 << 20, 100, 1 << 19, 4096, 3 << 20, 1]

@@ -84,6 +84,24 @@ export class DiskFiles implements FileSystem {
     this.take(inode, 0, bytes.length, false)
   }
 
+  /** Makes a file shorter, as another process would. */
+  cut(path: string, size: number): void {
+    const inode = this.#inode(path, 'resize')
+    inode.bytes.fill(0, size, inode.size)
+    inode.size = Math.min(inode.size, size)
+    this.giveBack(inode, size, Number.MAX_SAFE_INTEGER)
+    this.touch(inode)
+  }
+
+  /** Overwrites bytes within a file, as another process would. */
+  overwrite(path: string, offset: number, bytes: Uint8Array): void {
+    const inode = this.#inode(path, 'write')
+    const part = bytes.subarray(0, Math.max(0, inode.size - offset))
+    inode.bytes.set(part, offset)
+    this.take(inode, offset, part.length, false)
+    this.touch(inode)
+  }
+
   /** An independent file system of the same content, without a limit. */
   clone(): DiskFiles {
     const copy = new DiskFiles()

@@ -1,5 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
+import { CheckpointCatalogue, createCheckpoint } from '../../src/checkpoint/index.ts'
 import { Qcow2Image } from '../../src/qcow2/index.ts'
 import { FileDevice, nodeFiles } from '../../src/storage/index.ts'
 import { buildChain, type CowpointMatchers, matchers } from '../../src/testing/index.ts'
@@ -97,4 +98,21 @@ test('what an image reads as can be given as bytes', async () => {
   await image.write(10, Buffer.from('cowpoint'))
   await image.flush()
   await expect(chain.active).toReadAs(Buffer.from(`${'\0'.repeat(10)}cowpoint`))
+})
+
+describe('checkpoints', () => {
+  test('are found by name, with what they are, and a claim that fails draws their tree', async () => {
+    const chain = await build('disk 1M 0+4k=1')
+    const catalogue = await CheckpointCatalogue.find({ images: [chain.active] })
+    await createCheckpoint(catalogue, { name: 'clean' })
+    await createCheckpoint(catalogue, { name: 'later', kind: 'external' })
+    await expect(chain.active).toHaveCheckpoint('clean', { kind: 'internal', parent: null })
+    await expect(chain.active).toHaveCheckpoint('later', { parent: 'clean', isCurrent: true })
+    await expect(chain.active).not.toHaveCheckpoint('never')
+    const failure = expect(chain.active).toHaveCheckpoint('later', { kind: 'internal' })
+    await expect(failure).rejects.toThrow(/to have kind internal, it is external/)
+    await expect(failure).rejects.toThrow(
+      /└─ clean @\w+ {2}internal\n {3}└─ later @\w+ {2}external/,
+    )
+  })
 })

@@ -7,6 +7,7 @@ import { LockGroup } from '../../storage/index.ts'
 import { defineCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { choice, converted, type OptionValues, text, texts, toggle } from '../options.ts'
+import { warnOfBases } from './base-warning.ts'
 import { dumpBitmap } from './bitmap-dump.ts'
 import { imageSourceOptions, namedDriver, openImage } from './image-source.ts'
 import { STALE_BITMAPS } from './info-facts.ts'
@@ -182,6 +183,7 @@ const NO_BITMAPS = {
 async function dump(file: string, name: string, options: Values, context: Context): Promise<void> {
   const source = { ...options, forceShare: false }
   await using chain = await openImage(file, source, { backing: false, dataFiles: false })
+  await warnOfBases(chain, context)
   const image = chain.active.image
   if (image === undefined) throw notFound(name)
   await warnOfStale(image, context)

@@ -12,7 +12,7 @@ import type { Context } from '../context.ts'
 import { choice, converted, text, toggle } from '../options.ts'
 import type { Output } from '../output.ts'
 import { prettyJson } from '../report.ts'
-import { warnOfNamedBase } from './base-warning.ts'
+import { warnOfBases, warnOfNamedBase } from './base-warning.ts'
 import { hasSameBase } from './check-base.ts'
 import {
   checkRepairOptions,
@@ -84,6 +84,7 @@ export const command = defineCommand({
       { writable, inspectAs: asked === 'qcow2' || asked === 'raw' ? asked : 'probe' },
     )
     const { file } = chain.active
+    await warnOfBases(chain, context)
     if (restore !== undefined) return await restoreImage(file, restore, name, context)
     const format = asked ?? (await probe(file))
     if (format !== 'qcow2') return await refuseFormat(name, format, context)

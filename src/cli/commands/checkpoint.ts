@@ -48,6 +48,11 @@ const VERBS: readonly Entry[] = [
   ),
   verb('verify', 'check that checkpoints can be restored', () => import('./checkpoint/verify.ts')),
   verb(
+    'run-args',
+    'print the command lines that start a machine as it was at a checkpoint',
+    () => import('./checkpoint/run-args.ts'),
+  ),
+  verb(
     'adopt',
     'take over snapshots and overlays that other programs made',
     () => import('./checkpoint/adopt.ts'),

@@ -1,13 +1,12 @@
 /** `convert` from standard input and to standard output: a stream has no positions, so input goes through a file first. */
 
-import { randomBytes } from 'node:crypto'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { breathe } from '../../base/breathe.ts'
 import { isZero } from '../../base/bytes.ts'
 import type { LongWork } from '../../base/progress.ts'
 import type { BlockDevice } from '../../block/index.ts'
-import { FileDevice, nodeFiles } from '../../storage/index.ts'
+import { FileDevice, nodeFiles, temporaryPath } from '../../storage/index.ts'
 import type { Context } from '../context.ts'
 import type { Output } from '../output.ts'
 import { stdinChunks } from './stdin-chunks.ts'
@@ -27,8 +26,7 @@ export async function storeStdin(
   context: Context,
   target: string | undefined,
 ): Promise<StoredInput> {
-  const name = `${randomBytes(6).toString('hex')}.stdin`
-  const path = target === undefined ? join(tmpdir(), `cowpoint-${name}`) : `${target}.${name}`
+  const path = temporaryPath(target ?? join(tmpdir(), 'stdin'))
   const remove = () => nodeFiles.unlink(path).catch(() => {})
   try {
     const file = await FileDevice.open(nodeFiles, path, { create: 'new', growable: true })

@@ -4,6 +4,7 @@ import { UsageError } from '../../base/errors.ts'
 import type { Qcow2Image, SnapshotRecord } from '../../qcow2/index.ts'
 import { defineCommand } from '../command.ts'
 import { text, toggle } from '../options.ts'
+import { warnOfBases } from './base-warning.ts'
 import { imageSourceOptions, openImage } from './image-source.ts'
 import { extractSnapshot } from './snapshot-extract.ts'
 import { snapshotLines } from './snapshot-list.ts'
@@ -89,6 +90,7 @@ export const command = defineCommand({
     refuseExtractOptions(options, target)
     const writable = asked.length === 1 && !list
     await using chain = await openImage(name, options, { writable, backing: false })
+    await warnOfBases(chain, context)
     const image = chain.layers[0]?.image
     if (create !== undefined) await createOne(image, create)
     else if (apply !== undefined) {

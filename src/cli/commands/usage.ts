@@ -5,6 +5,7 @@ import type { Compaction } from '../../qcow2/index.ts'
 import { defineCommand } from '../command.ts'
 import { toggle } from '../options.ts'
 import { prettyJson } from '../report.ts'
+import { warnOfBases } from './base-warning.ts'
 import { imageSourceOptions, openImage } from './image-source.ts'
 import { usageLines, usageObject } from './usage-text.ts'
 
@@ -30,6 +31,7 @@ export const command = defineCommand({
   ],
   run: async ({ options, positionals: [name = ''] }, context) => {
     await using chain = await openImage(name, options, { backing: false, dataFiles: false })
+    await warnOfBases(chain, context)
     const { image } = chain.active
     const report = await context.about(name, async () => {
       if (image === undefined) {

@@ -68,6 +68,13 @@ export class HostFile {
     }
   }
 
+  /** Has `work` write into a range that is the caller's own, by means of its own; returns how many bytes it wrote. */
+  async writeBy(work: () => Promise<number>): Promise<number> {
+    this.checkUsable()
+    this.#dirty = true
+    return work()
+  }
+
   /** Makes a range of an external data file read as zeroes, as far as the file reaches. */
   async zero(offset: number, length: number, options: { mayDiscard: boolean }): Promise<void> {
     this.checkUsable()

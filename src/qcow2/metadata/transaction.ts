@@ -196,6 +196,11 @@ export class Transaction {
     await this.#state.host.write(offset, source, 'data')
   }
 
+  /** As `write`, by means of the caller's own, which says how many bytes it wrote. */
+  transfer(work: () => Promise<number>): Promise<number> {
+    return this.#state.host.writeBy(work)
+  }
+
   /** Writes the refcounts, flushes, switches the header, and only then lets go of what became free. */
   async commit(outcome: Outcome): Promise<void> {
     const state = this.#state

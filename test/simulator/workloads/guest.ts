@@ -97,7 +97,7 @@ export const GUEST_WORKLOADS: readonly Workload[] = [
     name: 'write-at-end',
     leaks: 'allowed',
     views,
-    setup,
+    setup: (context) => make(context.files, DISK, optionsOf(context.geometry)),
     run: async (session) => {
       const image = await open(session.files, DISK)
       const { clusterSize, size } = session.geometry

@@ -3,6 +3,7 @@
 import type { Workload } from '../workload.ts'
 import { BITMAP_WORKLOADS } from './bitmaps.ts'
 import { CHAIN_WORKLOADS } from './chains.ts'
+import { CHECKPOINT_WORKLOADS } from './checkpoints.ts'
 import { FILE_WORKLOADS } from './files.ts'
 import { GUEST_WORKLOADS } from './guest.ts'
 import { REPAIR_WORKLOADS } from './repairs.ts'
@@ -17,6 +18,7 @@ export const WORKLOADS: readonly Workload[] = [
   ...CHAIN_WORKLOADS,
   ...REPAIR_WORKLOADS,
   ...FILE_WORKLOADS,
+  ...CHECKPOINT_WORKLOADS,
   ...GUEST_WORKLOADS,
 ]
 

@@ -47,12 +47,22 @@ export function openCatalogue(
 
 type Format = 'raw' | 'qcow2' | undefined
 
+/** How a verb tells what became of it. */
+export interface ChangeWords<R> {
+  /** For the progress. */
+  readonly label: string
+  /** Lines for people. */
+  readonly done: (result: R) => string
+  /** What JSON has besides the plan. */
+  readonly object?: (result: R) => object
+}
+
 /** Runs a verb that changes something, shows how far it is, and prints its plan or what became of it. */
-export async function runChange(
+export async function runChange<R extends VerbResult>(
   options: ChangingValues,
   context: Context,
-  words: { readonly label: string; readonly done: (result: VerbResult) => string },
-  verb: (options: VerbOptions) => Promise<VerbResult>,
+  words: ChangeWords<R>,
+  verb: (options: VerbOptions) => Promise<R>,
 ): Promise<number> {
   const { dryRun, json, quiet } = options
   const { signal, stdout } = context
@@ -64,9 +74,10 @@ export async function runChange(
   }
   if (json) {
     const { plan, isDone, recovery } = result
-    await stdout.line(prettyJson({ done: isDone, recovery, ...planObject(plan) }))
+    const more = words.object?.(result) ?? {}
+    await stdout.line(prettyJson({ done: isDone, recovery, ...more, ...planObject(plan) }))
   } else if (!quiet || dryRun) {
-    const lines = dryRun ? planLines(result.plan) : [words.done(result)]
+    const lines = dryRun ? planLines(result.plan) : words.done(result).split('\n')
     for (const line of visibleLines(lines, stdout)) await stdout.line(line)
   }
   return 0

@@ -2,6 +2,7 @@
 
 import { UsageError } from '../../../base/errors.ts'
 import { createCheckpoint, shortId } from '../../../checkpoint/index.ts'
+import { STATE_KINDS, type StateRequest } from '../../../machine/index.ts'
 import { defineCommand } from '../../command.ts'
 import { choice, text, texts, toggle } from '../../options.ts'
 import { changingOptions, openCatalogue, runChange } from './catalogue-options.ts'
@@ -33,10 +34,22 @@ export const command = defineCommand({
       placeholder: 'key=value',
       summary: 'a label; may be repeated',
     }),
+    state: texts({
+      flags: '--state',
+      placeholder: '[kind=]file',
+      summary: 'state of the machine at this instant, such as memory; may be repeated',
+    }),
+    stateMode: choice({
+      flags: '--state-mode',
+      choices: ['copy', 'reference'],
+      default: 'copy',
+      summary: 'copy state files beside the disks, or refer to them where they are',
+    }),
     consistency: choice({
       flags: '--consistency',
       choices: ['crash', 'filesystem'],
-      summary: 'what is known of the state of the guest; crash is the default',
+      summary:
+        'what is known of the state of the guest; crash is the default, memory with its state',
     }),
     ...changingOptions,
   },
@@ -53,6 +66,7 @@ export const command = defineCommand({
     'Several disks are one checkpoint, all or nothing. Without --internal or --external it is internal where every disk can hold one.',
     'External: the frozen layer gets a new name, and the overlay takes over the path of the disk, so that no configuration changes; ' +
       'the path opens at every instant. With --overlay it is the other way round: the disk keeps its name, and the overlay gets a new one.',
+    `State files are hashed and checked: bhyve's NAME with NAME.kern and NAME.meta, a migration stream of QEMU, a save image of libvirt, firmware variables, TPM state. Kinds: ${STATE_KINDS.join(', ')}.`,
   ],
   examples: [
     { line: 'cowpoint checkpoint create before-update disk.qcow2', summary: 'an internal one' },
@@ -78,6 +92,7 @@ export const command = defineCommand({
       ...{ name, kind, consistency, labels: parseLabels(label) },
       ...(description === undefined ? {} : { description }),
       overlays: overlay.length === 0 ? undefined : overlay,
+      state: { files: options.state.map(parseState), mode: options.stateMode },
     }
     const words = {
       label: 'create',
@@ -89,6 +104,13 @@ export const command = defineCommand({
     )
   },
 })
+
+/** `kind=file`, or a file whose kind is found out. */
+function parseState(value: string): StateRequest {
+  const equals = value.indexOf('=')
+  const kind = STATE_KINDS.find((one) => one === value.slice(0, Math.max(0, equals)))
+  return kind === undefined ? { path: value } : { path: value.slice(equals + 1), kind }
+}
 
 /** Labels as `key=value`. */
 export function parseLabels(list: readonly string[]): Record<string, string> {

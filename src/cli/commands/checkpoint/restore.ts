@@ -1,9 +1,9 @@
 /** `cowpoint checkpoint restore`: brings disks back to a checkpoint. */
 
-import { revertTo } from '../../../checkpoint/index.ts'
+import { type RevertResult, revertTo } from '../../../checkpoint/index.ts'
 import { defineCommand } from '../../command.ts'
 import { text, toggle } from '../../options.ts'
-import { changingOptions, openCatalogue, runChange } from './catalogue-options.ts'
+import { type ChangeWords, changingOptions, openCatalogue, runChange } from './catalogue-options.ts'
 
 /** The verb `checkpoint restore`. */
 export const command = defineCommand({
@@ -19,6 +19,15 @@ export const command = defineCommand({
       flags: '--keep-as',
       placeholder: 'name',
       summary: 'what the branch is called; branch-1, branch-2, … if left out',
+    }),
+    stateTo: text({
+      flags: '--state-to',
+      placeholder: 'folder',
+      summary: 'put the state files of the checkpoint there',
+    }),
+    ignoreState: toggle({
+      flags: '--ignore-state',
+      summary: 'go back even if a state file is not what the checkpoint remembers',
     }),
     ...changingOptions,
   },
@@ -40,15 +49,22 @@ export const command = defineCommand({
     { line: 'cowpoint checkpoint restore -n @3fa7 disk.qcow2', summary: 'what that would do' },
   ],
   run: async ({ options, positionals: [checkpoint = '', ...images] }, context) => {
-    const { discard, keepAs } = options
+    const { discard, keepAs, stateTo: stateFolder, ignoreState } = options
     const catalogue = await openCatalogue(options, images)
-    const words = {
+    const words: ChangeWords<RevertResult> = {
       label: 'restore',
-      done: ({ isDone }: { isDone: boolean }) =>
-        isDone ? `Restored ${checkpoint}.` : `The disks are ${checkpoint} already.`,
+      done: ({ isDone, stateFiles }) =>
+        [
+          isDone ? `Restored ${checkpoint}.` : `The disks are ${checkpoint} already.`,
+          ...stateFiles.map((path) => `State: ${path}`),
+        ].join('\n'),
+      object: ({ stateFiles }) => ({ 'state-files': stateFiles }),
     }
     return runChange(options, context, words, (verbOptions) =>
-      revertTo(catalogue, { checkpoint, discard, keepAs, ...verbOptions }),
+      revertTo(catalogue, {
+        ...{ checkpoint, discard, keepAs, stateFolder, ignoreState },
+        ...verbOptions,
+      }),
     )
   },
 })

@@ -1,6 +1,6 @@
 /** `cowpoint checkpoint tree`: checkpoints and branches drawn as a tree. */
 
-import { type CheckpointNode, shortId } from '../../../checkpoint/index.ts'
+import { type CheckpointNode, shortId, treeLines } from '../../../checkpoint/index.ts'
 import { defineCommand } from '../../command.ts'
 import { toggle } from '../../options.ts'
 import { prettyJson } from '../../report.ts'
@@ -36,42 +36,14 @@ export const command = defineCommand({
       await stdout.line(prettyJson({ sets: sets.map(setObject) }))
       return 0
     }
-    const lines = sets.flatMap((set, index) => [...(index === 0 ? [] : ['']), ...treeLines(set)])
+    const lines = sets.flatMap((set, index) => [...(index === 0 ? [] : ['']), ...linesOf(set)])
     for (const line of visibleLines(lines, stdout)) await stdout.line(line)
     return 0
   },
 })
 
-/** The drawing of a set: its disks, checkpoints below the one that they went on from, and where the disks are now. */
-export function treeLines({ tree, sizes }: SetView): string[] {
-  const { disks, nodes } = tree
-  const lines = [disks.map(({ path }) => path).join(' + ')]
-  const roots = [...nodes.values()].filter(({ parent }) => parent === undefined)
-  type Item = { readonly text: string; readonly node?: CheckpointNode }
-  const itemsAt = (id: string | undefined, below: readonly CheckpointNode[]): Item[] => {
-    const here = disks.filter(({ position, layer }) => position === id && layer !== undefined)
-    const isAll = here.length === disks.length
-    const names = isAll ? '' : `  ${here.map(({ path }) => path).join(' + ')}`
-    return [
-      ...below.map((node) => ({ node, text: nodeText(node, sizesText(sizes.get(node.id))) })),
-      ...(here.length === 0 ? [] : [{ text: `* now${names}` }]),
-    ]
-  }
-  const put = (items: readonly Item[], indent: string): void => {
-    for (const [index, { text, node }] of items.entries()) {
-      const isLast = index === items.length - 1
-      lines.push(`${indent}${isLast ? '└─ ' : '├─ '}${text}`)
-      if (node === undefined) continue
-      const children = node.children.map((id) => nodes.get(id)).filter((one) => one !== undefined)
-      put(itemsAt(node.id, children), `${indent}${isLast ? '   ' : '│  '}`)
-    }
-  }
-  put(itemsAt(undefined, roots), '')
-  for (const { path, strangers, layer } of disks) {
-    if (layer === undefined) lines.push(`${path} is missing`)
-    for (const stranger of strangers) lines.push(`${stranger.path} stands on it too`)
-  }
-  return lines
+function linesOf({ tree, sizes }: SetView): string[] {
+  return treeLines(tree, (node) => nodeText(node, sizesText(sizes.get(node.id))))
 }
 
 function nodeText(node: CheckpointNode, sizes: string): string {

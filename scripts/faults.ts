@@ -1,0 +1,73 @@
+/**
+ * Lets every call of every verb fail, in every way, and prints what came of it (docs/reliability.md):
+ * `--points N --seed S --verb V`, or `--replay KEY`.
+ */
+
+import { parseArgs } from 'node:util'
+import {
+  FAULT_VERBS,
+  keyOfPoint,
+  type PointOutcome,
+  pointOfKey,
+  tryPoint,
+  tryVerb,
+} from '../test/faults/points.ts'
+
+const { values } = parseArgs({
+  options: {
+    points: { type: 'string', default: '20000' },
+    seed: { type: 'string', default: '1' },
+    verb: { type: 'string' },
+    replay: { type: 'string' },
+    failures: { type: 'string', default: '10' },
+  },
+})
+
+function tell({ point, failure = '' }: PointOutcome): void {
+  console.log(`\n${keyOfPoint(point)}: ${failure}`)
+  console.log(`  npm run faults -- --replay ${keyOfPoint(point)}`)
+}
+
+async function replay(key: string): Promise<boolean> {
+  const outcome = await tryPoint(pointOfKey(key))
+  const { fired, code = 'no error', failure } = outcome
+  console.log(`${key}: ${fired ? 'the fault was met' : 'the verb passes without the fault'}, ${code}`)
+  if (failure !== undefined) tell(outcome)
+  return failure === undefined
+}
+
+async function main(): Promise<boolean> {
+  if (values.replay !== undefined) return replay(values.replay)
+  const wanted = Number(values.points)
+  const verbs = FAULT_VERBS.filter(({ name }) => values.verb === undefined || name === values.verb)
+  const start = process.hrtime.bigint()
+  const codes = new Map<string, number>()
+  let [points, errors, failures] = [0, 0, 0]
+  let seed = Number(values.seed)
+  for (; points < wanted && failures < Number(values.failures); seed++) {
+    for (const verb of verbs) {
+      let count = 0
+      for await (const outcome of tryVerb(verb, seed)) {
+        if (!outcome.fired && outcome.failure === undefined) continue
+        count++
+        const { code = 'no error' } = outcome
+        codes.set(code, (codes.get(code) ?? 0) + 1)
+        if (outcome.code !== undefined) errors++
+        if (outcome.failure === undefined) continue
+        tell(outcome)
+        if (++failures >= Number(values.failures)) break
+      }
+      points += count
+      if (points >= wanted || failures >= Number(values.failures)) break
+    }
+  }
+  const seconds = Number(process.hrtime.bigint() - start) / 1e9
+  console.log(`${points} fault points in ${seconds.toFixed(1)} s, ${Math.round(points / seconds)}/s`)
+  console.log(`${errors} errors, each typed; ${points - errors} passed; ${failures} failures`)
+  for (const [code, count] of [...codes].sort(([, a], [, b]) => b - a)) {
+    console.log(`  ${code}: ${count}`)
+  }
+  return failures === 0
+}
+
+process.exitCode = (await main()) ? 0 : 1

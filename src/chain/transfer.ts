@@ -1,0 +1,35 @@
+/** Lets the host copy what a layer holds as plain data into another image's file, instead of passing it through this process. */
+
+import type { DataTransfer } from '../qcow2/index.ts'
+import type { Layer } from './chain.ts'
+
+/**
+ * The means to copy data of `source` into the file of `target`; none where data lies elsewhere than in the layers' own files. Bytes
+ * of the source count only as long as they lie where a plain read would find them.
+ */
+export function transferBetween(source: Layer, target: Layer): Partial<DataTransfer> {
+  if (target.fileOffset !== 0 || target.file !== target.hostFile) return {}
+  if (source.dataFile !== undefined || source.image?.encryption !== undefined) return {}
+  const placeOf = async (
+    offset: number,
+    length: number,
+  ): Promise<{ readonly place: number; readonly length: number } | undefined> => {
+    const { image, fileOffset, hostFile } = source
+    if (image === undefined) {
+      const inFile = Math.min(length, hostFile.size - fileOffset - offset)
+      return inFile <= 0 ? undefined : { place: offset + fileOffset, length: inFile }
+    }
+    const mapping = await image.map(offset, Math.min(length, image.size - offset))
+    if (mapping.kind !== 'normal') return undefined
+    return { place: mapping.hostOffset + fileOffset, length: mapping.length }
+  }
+  return {
+    plainLength: async (offset, length) => (await placeOf(offset, length))?.length ?? 0,
+    transfer: async (offset, length, to) => {
+      const found = await placeOf(offset, length)
+      if (found === undefined) return 0
+      const from = found.place
+      return target.hostFile.copyFrom(source.hostFile, { from, to, length: found.length })
+    },
+  }
+}

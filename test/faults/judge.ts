@@ -1,0 +1,198 @@
+/** Judges what a verb left on the files: names, views, tables, and whether one can go on with it. */
+
+import { createHash } from 'node:crypto'
+import { checkImage } from '../../src/qcow2/index.ts'
+import { FileDevice, temporaryKind } from '../../src/storage/index.ts'
+import type { DiskFiles } from '../support/disk-files.ts'
+import { onImage, viewsOf } from './scene.ts'
+import { type FaultVerb, Tape } from './verb.ts'
+
+type Views = ReadonlyMap<string, Uint8Array>
+
+/** A verb on the files of one seed, with what can be read before and after it. */
+export interface Stage {
+  readonly verb: FaultVerb
+  readonly seed: number
+  readonly start: DiskFiles
+  readonly before: Views
+  readonly after: Views
+  readonly paths: { readonly before: readonly string[]; readonly after: readonly string[] }
+  /** Verdicts by what was left: most faults leave what others left too. */
+  readonly verdicts: Map<string, string | undefined>
+}
+
+/** How the run ended that is judged. */
+export interface Ending {
+  /** It said that all was done. */
+  readonly isDone: boolean
+  readonly tape: Tape
+  /** What others did to a base may have been copied: only whether images are whole counts. */
+  readonly ignoresViews?: boolean
+}
+
+/** Sets up a verb, and runs it once without faults. */
+export async function stageOf(verb: FaultVerb, seed: number): Promise<Stage> {
+  const start = await verb.setup(seed)
+  const collect = verb.collect ?? allViews
+  const before = await collect(start)
+  const whole = start.clone()
+  await verb.run(whole, new Tape(), seed)
+  const after = await collect(whole)
+  const paths = { before: start.paths, after: whole.paths }
+  return { ...{ verb, seed, start, before, after, paths }, verdicts: new Map() }
+}
+
+async function allViews(files: DiskFiles): Promise<Views> {
+  const all = new Map<string, Uint8Array>()
+  for (const path of files.paths) {
+    if (temporaryKind(path) !== undefined) continue
+    for (const [name, bytes] of await viewsOf(files, path)) all.set(name, bytes)
+  }
+  return all
+}
+
+/** What is wrong with what is there; undefined where nothing is. */
+export async function judge(
+  stage: Stage,
+  files: DiskFiles,
+  ending: Ending,
+): Promise<string | undefined> {
+  const key = `${keyOf(stage, files)} ${ending.isDone} ${ending.tape.step}`
+  if (stage.verdicts.has(key)) return stage.verdicts.get(key)
+  let verdict: string | undefined
+  try {
+    verdict = await look(stage, files, ending)
+  } catch (error) {
+    verdict = `cannot be looked at: ${error instanceof Error ? error.stack : String(error)}`
+  }
+  stage.verdicts.set(key, verdict)
+  return verdict
+}
+
+/** The same for equal files; names of temporary ones aside. */
+function keyOf({ start, paths }: Stage, files: DiskFiles): string {
+  const parts: string[] = []
+  for (const path of files.paths) {
+    if (temporaryKind(path) !== undefined) continue
+    const bytes = files.contents(path)
+    const isOld = paths.before.includes(path) && Buffer.compare(bytes, start.contents(path)) === 0
+    parts.push(isOld ? path : `${path}:${createHash('sha1').update(bytes).digest('base64')}`)
+  }
+  return parts.join(' ')
+}
+
+async function look(stage: Stage, files: DiskFiles, ending: Ending): Promise<string | undefined> {
+  const { verb } = stage
+  const names = strangeNames(stage, files, ending.isDone)
+  if (names.length > 0) return `files are there, or not, that should not: ${names.join(', ')}`
+  await verb.mend?.(files)
+  if (ending.ignoresViews !== true) {
+    const views = await (verb.collect ?? allViews)(files)
+    const strange = strangeViews(stage, views, ending)
+    if (strange.length > 0) return `views read as neither before nor after: ${strange.join(', ')}`
+  }
+  return (await unsound(stage, files)) ?? (await unusable(stage, files, ending))
+}
+
+function strangeNames({ verb, paths }: Stage, files: DiskFiles, isDone: boolean): string[] {
+  if (verb.mend !== undefined) return []
+  const found = new Set(files.paths.filter((path) => temporaryKind(path) === undefined))
+  const known = new Set([...paths.before, ...paths.after])
+  const strange = [...found].filter((path) => !known.has(path))
+  for (const path of paths.before) {
+    if (paths.after.includes(path) && !found.has(path)) strange.push(path)
+  }
+  if (isDone) {
+    const wrong = [...found].filter((path) => !paths.after.includes(path))
+    strange.push(...wrong, ...paths.after.filter((path) => !found.has(path)))
+  }
+  return strange
+}
+
+function strangeViews({ verb, before, after }: Stage, views: Views, ending: Ending): string[] {
+  const { isDone, tape } = ending
+  const { changes = [], inPlace = [], guest } = verb
+  const isAmong = (list: readonly string[], name: string) =>
+    list.some((path) => name === path || name.startsWith(`${path} `))
+  const strange: string[] = []
+  for (const name of new Set([...before.keys(), ...after.keys(), ...views.keys()])) {
+    const [old, young, found] = [before.get(name), after.get(name), views.get(name)]
+    if (name === guest) {
+      const fits = found !== undefined && (isDone ? tape.isDone(found) : tape.allows(found))
+      if (!fits) strange.push(name)
+      continue
+    }
+    if (!isDone && isAmong(inPlace, name)) continue
+    const isNew = same(found, young)
+    // A view that is made, or removed, is there as a whole or not at all.
+    const mayBeOld =
+      !isDone &&
+      same(found, old) &&
+      (same(old, young) || old === undefined || isAmong(changes, name))
+    const mayBeNew =
+      isNew && (isDone || same(old, young) || old === undefined || isAmong(changes, name))
+    if (!mayBeNew && !mayBeOld) strange.push(name)
+  }
+  return strange
+}
+
+function same(a: Uint8Array | undefined, b: Uint8Array | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b
+  return a.length === b.length && Buffer.compare(a, b) === 0
+}
+
+/** Every image has no error, and no leak where the verb leaves none. */
+async function unsound({ verb, start, paths }: Stage, files: DiskFiles): Promise<string | undefined> {
+  for (const path of imagesIn(files)) {
+    const isOld =
+      verb.isDamaged === true &&
+      paths.before.includes(path) &&
+      Buffer.compare(files.contents(path), start.contents(path)) === 0
+    if (isOld) continue
+    await using file = await FileDevice.open(files, path)
+    const report = await checkImage(file)
+    const { corruptions, checkErrors, leaks } = report
+    if (corruptions + checkErrors > 0) {
+      return `${path} has ${corruptions} errors: ${report.findings.map(({ message }) => message)}`
+    }
+    if (leaks > 0 && verb.leaks !== true && verb.isDamaged !== true) {
+      return `${path} has ${leaks} leaked clusters`
+    }
+  }
+  return undefined
+}
+
+function imagesIn(files: DiskFiles): readonly string[] {
+  return files.paths.filter((path) => path.endsWith('.qcow2'))
+}
+
+/** Guests can write to every image, and the verb can be done again. */
+async function unusable(
+  { verb, seed, after, before }: Stage,
+  files: DiskFiles,
+  { isDone, ignoresViews = false }: Ending,
+): Promise<string | undefined> {
+  if (verb.isDamaged !== true) {
+    const used = files.clone()
+    for (const path of imagesIn(used)) {
+      await onImage(used, path, async (image) => {
+        await image.write(Math.floor(image.size / 3), new Uint8Array(700).fill(99))
+        await image.flush()
+      })
+      await using file = await FileDevice.open(used, path)
+      const { corruptions, checkErrors } = await checkImage(file)
+      if (corruptions + checkErrors > 0) return `${path} gets errors when it is written to`
+    }
+  }
+  if (isDone || ignoresViews || verb.guest !== undefined) return undefined
+  const collect = verb.collect ?? allViews
+  if (verb.repeats !== true && !equal(await collect(files), before)) return undefined
+  const again = files.clone()
+  await verb.run(again, new Tape(), seed)
+  if (!equal(await collect(again), after)) return 'done again it ends otherwise'
+  return undefined
+}
+
+function equal(a: Views, b: Views): boolean {
+  return a.size === b.size && [...a].every(([name, bytes]) => same(bytes, b.get(name)))
+}

@@ -1,0 +1,173 @@
+/**
+ * Fault points: a verb, a seed, a kind of fault, and the call at which it comes. Each has a key by which it can be tried again. For
+ * every verb and kind the calls are tried in turn until the verb passes without meeting the fault.
+ */
+
+import { CowpointError } from '../../src/base/errors.ts'
+import type { DiskFiles } from '../support/disk-files.ts'
+import { CHAIN_VERBS } from './chain-verbs.ts'
+import { FAULT_KINDS, type FaultKind, MEDDLINGS } from './fault-kinds.ts'
+import { FaultFiles } from './fault-files.ts'
+import { IMAGE_VERBS } from './image-verbs.ts'
+import { judge, type Stage, stageOf } from './judge.ts'
+import { shapeOf } from './scene.ts'
+import { type FaultVerb, Tape } from './verb.ts'
+
+/** All verbs that are tried. */
+export const FAULT_VERBS: readonly FaultVerb[] = [...IMAGE_VERBS, ...CHAIN_VERBS]
+
+/** One fault at one call. */
+export interface FaultPoint {
+  readonly verb: string
+  readonly seed: number
+  readonly kind: string
+  readonly turn: number
+}
+
+/** How a point can be named on a command line. */
+export function keyOfPoint({ verb, seed, kind, turn }: FaultPoint): string {
+  return `${verb}.${seed}.${kind}.${turn}`
+}
+
+/** The point of a key. */
+export function pointOfKey(key: string): FaultPoint {
+  const [verb = '', seed, kind = '', turn] = key.split('.')
+  return { verb, seed: Number(seed), kind, turn: Number(turn) }
+}
+
+/** What came of a point. */
+export interface PointOutcome {
+  readonly point: FaultPoint
+  /** The verb met the fault. */
+  readonly fired: boolean
+  /** The code of the error that it rejected with, if any. */
+  readonly code?: string
+  /** What is wrong; undefined where nothing is. */
+  readonly failure?: string
+}
+
+const stages = new Map<string, Promise<Stage>>()
+
+function stageFor(verb: FaultVerb, seed: number): Promise<Stage> {
+  const key = `${verb.name} ${seed}`
+  const known = stages.get(key)
+  if (known !== undefined) return known
+  const stage = stageOf(verb, seed)
+  // Those of the seed before are not needed any more.
+  if (stages.size > 8) stages.clear()
+  stages.set(key, stage)
+  return stage
+}
+
+const rejections: unknown[] = []
+process.on('unhandledRejection', (reason) => {
+  rejections.push(reason)
+})
+
+/** Tries one point. */
+export async function tryPoint(point: FaultPoint): Promise<PointOutcome> {
+  const verb = FAULT_VERBS.find(({ name }) => name === point.verb)
+  const kind = [...FAULT_KINDS, ...MEDDLINGS].find(({ name }) => name === point.kind)
+  if (verb === undefined || kind === undefined) throw new RangeError(`no point ${point.verb}`)
+  const stage = await stageFor(verb, point.seed)
+  const disk = stage.start.clone()
+  const meddling = meddle(verb, kind, disk, point)
+  const files = new FaultFiles(disk, { kind, turn: point.turn, ...meddling })
+  const tape = new Tape()
+  let error: unknown
+  let isDone = true
+  try {
+    await verb.run(files, tape, point.seed)
+  } catch (reason) {
+    error = reason
+    isDone = false
+  }
+  await new Promise((resolve) => setImmediate(resolve))
+  meddling?.restore()
+  const code = error instanceof CowpointError ? { code: error.code } : {}
+  const failure =
+    misbehaviour(files, kind, error, isDone) ??
+    (await judge(stage, disk, { isDone, tape, ignoresViews: kind.name === 'change' }))
+  const wrong = failure === undefined ? {} : { failure: `${failure}${told(error)}` }
+  return { point, fired: files.fired, ...code, ...wrong }
+}
+
+function told(error: unknown): string {
+  if (error === undefined) return ' (no error)'
+  return ` (${error instanceof Error ? error.stack : String(error)})`
+}
+
+/** What can be seen without looking at the files. */
+function misbehaviour(
+  files: FaultFiles,
+  kind: FaultKind,
+  error: unknown,
+  isDone: boolean,
+): string | undefined {
+  const unhandled = rejections.splice(0)
+  if (unhandled.length > 0) return `unhandled rejection: ${String(unhandled[0])}`
+  if (files.openCount !== 0) return `${files.openCount} descriptors are left open`
+  if (files.lockCount !== 0) return `${files.lockCount} locks are left`
+  const [sin] = files.sins
+  if (sin !== undefined) return sin
+  if (!files.fired) return isDone ? undefined : 'it fails without a fault'
+  if (isDone) return isAboutFlush(kind) ? 'a failed flush is not reported' : undefined
+  if (!(error instanceof CowpointError)) return 'it rejects with something else than our errors'
+  if (kind.deed.how === 'meddle') return undefined
+  if (isAboutFlush(kind) && !codesOf(error).includes('FLUSH_FAILED')) {
+    return `a failed flush is reported as ${error.code}`
+  }
+  if (kind.codes.includes(error.code)) return undefined
+  return `${kind.name} is reported as ${error.code}`
+}
+
+function isAboutFlush({ name }: FaultKind): boolean {
+  return name.startsWith('sync-')
+}
+
+function codesOf(error: unknown): string[] {
+  if (!(error instanceof CowpointError)) return []
+  return [error.code, ...codesOf(error.cause)]
+}
+
+/** What somebody else does to a base, and how it is put back. */
+function meddle(
+  { bases = [] }: FaultVerb,
+  { deed }: FaultKind,
+  disk: DiskFiles,
+  { turn, seed }: FaultPoint,
+): { meddle(): void; restore(): void } | undefined {
+  if (deed.how !== 'meddle') return undefined
+  const path = bases[turn % bases.length] as string
+  const bytes = disk.contents(path)
+  const { clusterSize } = shapeOf(seed)
+  const middle = Math.ceil(bytes.length / 2 / clusterSize) * clusterSize
+  return {
+    meddle() {
+      if (deed.with === 'vanish') void disk.unlink(path)
+      else if (deed.with === 'shrink') disk.cut(path, middle)
+      else disk.overwrite(path, ((turn * 7919) % (bytes.length / 512)) * 512, junk(turn))
+    },
+    restore: () => disk.put(path, bytes),
+  }
+}
+
+function junk(turn: number): Uint8Array {
+  return new Uint8Array(512).map((_, at) => (turn % 3 === 0 ? 0xff : (at * 31 + turn) & 0xff))
+}
+
+/** All points of a verb and a seed, each tried; ends a kind when the verb no longer meets the fault. */
+export async function* tryVerb(
+  verb: FaultVerb,
+  seed: number,
+  stride = 1,
+): AsyncGenerator<PointOutcome> {
+  const kinds = verb.bases === undefined ? FAULT_KINDS : [...FAULT_KINDS, ...MEDDLINGS]
+  for (const kind of kinds) {
+    for (let turn = (seed + kind.name.length) % stride; ; turn += stride) {
+      const outcome = await tryPoint({ verb: verb.name, seed, kind: kind.name, turn })
+      yield outcome
+      if (!outcome.fired) break
+    }
+  }
+}
