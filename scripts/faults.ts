@@ -31,7 +31,9 @@ function tell({ point, failure = '' }: PointOutcome): void {
 async function replay(key: string): Promise<boolean> {
   const outcome = await tryPoint(pointOfKey(key))
   const { fired, code = 'no error', failure } = outcome
-  console.log(`${key}: ${fired ? 'the fault was met' : 'the verb passes without the fault'}, ${code}`)
+  console.log(
+    `${key}: ${fired ? 'the fault was met' : 'the verb passes without the fault'}, ${code}`,
+  )
   if (failure !== undefined) tell(outcome)
   return failure === undefined
 }
@@ -62,7 +64,9 @@ async function main(): Promise<boolean> {
     }
   }
   const seconds = Number(process.hrtime.bigint() - start) / 1e9
-  console.log(`${points} fault points in ${seconds.toFixed(1)} s, ${Math.round(points / seconds)}/s`)
+  console.log(
+    `${points} fault points in ${seconds.toFixed(1)} s, ${Math.round(points / seconds)}/s`,
+  )
   console.log(`${errors} errors, each typed; ${points - errors} passed; ${failures} failures`)
   for (const [code, count] of [...codes].sort(([, a], [, b]) => b - a)) {
     console.log(`  ${code}: ${count}`)

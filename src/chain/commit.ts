@@ -4,6 +4,7 @@
  */
 
 import { ImageError, UsageError } from '../base/errors.ts'
+import { throwingFirst } from '../base/first-error.ts'
 import type { LongWork } from '../base/progress.ts'
 import { copy } from '../block/index.ts'
 import { EXTENSION, type MergeSource } from '../qcow2/index.ts'
@@ -37,7 +38,11 @@ export interface CommitOptions extends LongWork, GuardScope, LockOptions {
  * afterwards (`BASE_HAS_OVERLAYS`, `LAYER_HAS_SNAPSHOTS`, `LAYERS_BETWEEN`), where there is no base (`NO_BACKING`), or not that one
  * (`BASE_NOT_FOUND`).
  */
-export async function commitLayer(location: string, options: CommitOptions = {}): Promise<void> {
+export function commitLayer(location: string, options: CommitOptions = {}): Promise<void> {
+  return throwingFirst(() => commit(location, options))
+}
+
+async function commit(location: string, options: CommitOptions): Promise<void> {
   const { files = nodeFiles, gate = new Gate(), format, locking, ignoreWriters } = options
   // The base is open twice: below the overlay, and to be written.
   const { lockGroup = new LockGroup() } = options

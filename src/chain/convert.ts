@@ -4,7 +4,7 @@
  */
 
 import { alignedBytes } from '../base/aligned.ts'
-import { isZero, rangesEqual, roundDown } from '../base/bytes.ts'
+import { isZero, rangesEqual, roundDown, roundUp } from '../base/bytes.ts'
 import type { LongWork } from '../base/progress.ts'
 import {
   type BlockDevice,
@@ -201,20 +201,28 @@ const GRANULE = 4096
 
 /** Cuts a range into what is equal and what is not, in pieces of 4 KiB. */
 function unequalParts(offset: number, ours: Uint8Array, theirs: Uint8Array): Part[] {
-  const kindAt = (from: number, to: number): Part['kind'] =>
-    rangesEqual(ours, from, theirs, from, to - from)
-      ? 'skip'
-      : isZero(ours, from, to)
-        ? 'zero'
-        : 'data'
   const parts: Part[] = []
-  for (let at = 0; at < ours.length; ) {
-    const stop = Math.min(roundDown(offset + at, GRANULE) + GRANULE - offset, ours.length)
-    const kind = kindAt(at, stop)
+  const add = (from: number, to: number, kind: Part['kind']): void => {
     const last = parts.at(-1)
-    if (last?.kind === kind) parts[parts.length - 1] = { ...last, length: last.length + stop - at }
-    else parts.push({ offset: offset + at, length: stop - at, kind })
-    at = stop
+    if (last?.kind === kind) parts[parts.length - 1] = { ...last, length: last.length + to - from }
+    else parts.push({ offset: offset + from, length: to - from, kind })
   }
+  // Most is equal, mostly: one look at much costs far less than many at little, and one that fails ends early.
+  const look = (from: number, to: number): void => {
+    if (rangesEqual(ours, from, theirs, from, to - from)) {
+      add(from, to, 'skip')
+      return
+    }
+    const half = roundDown(offset + from + (to - from) / 2, GRANULE)
+    const middle =
+      half > offset + from ? half - offset : roundUp(offset + from + 1, GRANULE) - offset
+    if (middle >= to) {
+      add(from, to, isZero(ours, from, to) ? 'zero' : 'data')
+      return
+    }
+    look(from, middle)
+    look(middle, to)
+  }
+  look(0, ours.length)
   return parts
 }

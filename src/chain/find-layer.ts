@@ -3,7 +3,7 @@
  * which references. Nothing is written, and no other file is touched.
  */
 
-import { UsageError } from '../base/errors.ts'
+import { IoError, UsageError } from '../base/errors.ts'
 import { type BlockDevice, SliceDevice } from '../block/index.ts'
 import {
   EXTENSION,
@@ -96,7 +96,7 @@ async function describeFile(
   const { origin, path } = request
   const fail = locationFailure(request.location.text, origin)
   const window = windowOf(request.location.formats, stat.size, fail)
-  const location = known(request, file, window, fail)
+  const location = known(request, file, { stat, window }, fail)
   const format = location.formats[0]?.driver ?? 'raw'
   const fileDriver = location.driver ?? (stat.kind === 'block-device' ? 'host_device' : 'file')
   const { files } = request
@@ -131,16 +131,21 @@ async function describeFile(
 function known(
   { location, origin, writable }: LayerRequest,
   file: OpenFile,
-  window: Window,
+  { stat, window }: { readonly stat: FileStat; readonly window: Window },
   fail: FailLocation,
 ): Location {
   const top = location.formats[0]
   if (top === undefined || top.driver !== undefined) return location
   const bytes = new Uint8Array(Math.min(PROBE_SIZE, window.size ?? PROBE_SIZE))
-  const format = checkFormat(
-    probeFormat(bytes.subarray(0, readUp(file, window.offset, bytes))),
-    fail,
-  )
+  const count = readUp(file, window.offset, bytes)
+  const end = window.offset + count
+  if (count < bytes.length && stat.kind === 'file' && end < stat.size) {
+    // What cannot be looked at must not pass for a raw disk.
+    throw new IoError('FILE_SHRANK', 'file ends before its size while it is probed', {
+      context: { offset: end },
+    })
+  }
+  const format = checkFormat(probeFormat(bytes.subarray(0, count)), fail)
   if (writable && format === 'raw') {
     // Its guest may have written what the next probe would take for another format.
     throw new UsageError('FORMAT_REQUIRED', 'format was not given and raw is only a guess; say raw')

@@ -7,7 +7,7 @@
 import { join } from 'node:path'
 import { breathe } from '../base/breathe.ts'
 import { readU32 } from '../base/bytes.ts'
-import { CowpointError } from '../base/errors.ts'
+import { CowpointError, IoError } from '../base/errors.ts'
 import {
   EXTENSION,
   extensionText,
@@ -102,19 +102,31 @@ export class FolderScan {
 
   /** Looks at one file; what is no qcow2 image is passed over without a note. */
   async addFile(path: string, options: { readonly devices: boolean }): Promise<void> {
-    const { files } = this.#limits
     try {
-      const stat = await files.stat(path)
-      // To open anything else can already do something: rewind a tape, start a watchdog, wait for ever.
-      if (stat.kind !== 'file' && !(options.devices && stat.kind === 'block-device')) return
-      if (stat.kind === 'file' && stat.size < 72) return
-      const header = await readScannedHeader(files, path)
-      if (header === undefined) return
-      const references = await referencesOf(files, path, header)
-      this.images.push({ path, stat, header, references })
-    } catch (error) {
-      this.skip(path, error)
+      await this.#look(path, options)
+    } catch (first) {
+      try {
+        // It may just have been replaced by another file; else it is gone.
+        if (!isGone(first)) throw first
+        await this.#look(path, options)
+      } catch (error) {
+        // A host that fails says nothing about the file: it may be an image like any other.
+        if (error instanceof IoError) this.isComplete = false
+        this.skip(path, error)
+      }
     }
+  }
+
+  async #look(path: string, options: { readonly devices: boolean }): Promise<void> {
+    const { files } = this.#limits
+    const stat = await files.stat(path)
+    // To open anything else can already do something: rewind a tape, start a watchdog, wait for ever.
+    if (stat.kind !== 'file' && !(options.devices && stat.kind === 'block-device')) return
+    if (stat.kind === 'file' && stat.size < 72) return
+    const header = await readScannedHeader(files, path)
+    if (header === undefined) return
+    const references = await referencesOf(files, path, header)
+    this.images.push({ path, stat, header, references })
   }
 
   /** Notes that something could not be looked at. */
@@ -130,12 +142,23 @@ export class FolderScan {
 async function readScannedHeader(files: FileSystem, path: string): Promise<Header | undefined> {
   const file = await files.open(path, 'read')
   try {
+    const { kind, size } = await file.stat()
     const first = readUp(file, FIRST_READ)
+    if (kind === 'file' && first.length < Math.min(size, FIRST_READ)) {
+      throw new IoError('FILE_SHRANK', 'file ends before its size', {
+        context: { offset: first.length },
+      })
+    }
     if (!looksLikeQcow2(first) || first.length < 72) return undefined
     return parseHeader(needsMore(first) ? readUp(file, clusterSizeOf(first)) : first)
   } finally {
-    await file.close()
+    // What was only read lost nothing where that fails.
+    await file.close().catch(() => {})
   }
+}
+
+function isGone(error: unknown): boolean {
+  return error instanceof CowpointError && error.code === 'FILE_NOT_FOUND'
 }
 
 function clusterSizeOf(first: Uint8Array): number {
@@ -177,7 +200,7 @@ async function referencesOf(
       const there = await findReference(files, { path: wanted, folder, fromCurrentFolder })
       list.push({ ...found, path: there, stat: await files.stat(there) })
     } catch (error) {
-      if (!(error instanceof CowpointError)) throw error
+      if (!(error instanceof CowpointError) || error instanceof IoError) throw error
       list.push({ ...found, path: join(folder, wanted), stat: undefined })
     }
   }

@@ -60,6 +60,8 @@ export function emptyBelow(size: number): BlockDevice {
 export interface PullOptions extends LongWork {
   /** Stores what is pulled up compressed. */
   readonly compress?: boolean | undefined
+  /** Nothing will lie below: where the image holds nothing it reads as zeroes then, so they are not stored. */
+  readonly zeroesShow?: boolean | undefined
   readonly pace?: ((length: number) => Promise<void>) | undefined
 }
 
@@ -70,7 +72,7 @@ export interface PullOptions extends LongWork {
 export async function pullUp(
   image: Qcow2Image,
   parts: PartSource,
-  { compress, pace, ...work }: PullOptions,
+  { compress, pace, zeroesShow = false, ...work }: PullOptions,
 ): Promise<void> {
   const { clusterSize } = image.geometry
   const store =
@@ -81,7 +83,10 @@ export async function pullUp(
     await store(offset, bytes)
     await pace?.(bytes.length)
   }
-  if (image.header.version === 2) {
+  if (zeroesShow) {
+    const zeroes = { zeroDetect: clusterSize, targetIsZero: true }
+    await copy(image, image, { ...work, ...zeroes, parts, write })
+  } else if (image.header.version === 2) {
     // It has no zeroes of its own: where its backing has them it would store nothing at all.
     await copy(image, image, { ...work, parts: zeroesAsData(parts), zeroDetect: 0, write })
   } else {

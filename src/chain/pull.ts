@@ -5,6 +5,7 @@
  */
 
 import { UsageError } from '../base/errors.ts'
+import { throwingFirst } from '../base/first-error.ts'
 import type { LongWork } from '../base/progress.ts'
 import type { HeaderNotes, PullCost, PullSource, Qcow2Image } from '../qcow2/index.ts'
 import { type FileSystem, nodeFiles } from '../storage/index.ts'
@@ -30,7 +31,11 @@ export interface PullLayerOptions extends LongWork, LockOptions, HeaderNotes {
  * stays as it is. Throws a UsageError, code `NO_BACKING`, where there is none. An image with an external data file takes
  * the data in place first, which nobody can see, and then switches.
  */
-export async function pullLayer(location: string, options: PullLayerOptions = {}): Promise<void> {
+export function pullLayer(location: string, options: PullLayerOptions = {}): Promise<void> {
+  return throwingFirst(() => pull(location, options))
+}
+
+async function pull(location: string, options: PullLayerOptions): Promise<void> {
   const { files = nodeFiles, gate = new Gate(), locking, ignoreWriters, lockGroup } = options
   const { signal, onProgress, extensions, rateLimit } = options
   const use = { files, gate, locking, ignoreWriters, lockGroup }

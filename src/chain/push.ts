@@ -4,6 +4,7 @@
  */
 
 import { UsageError } from '../base/errors.ts'
+import { throwingFirst } from '../base/first-error.ts'
 import type { LongWork } from '../base/progress.ts'
 import {
   type BitmapChange,
@@ -68,7 +69,15 @@ export async function settlePushed(
 }
 
 /** Does `work` with the chain of an image and, open for writing, the layer below that. */
-async function withBoth(
+function withBoth(
+  location: string,
+  options: PushLayerOptions,
+  work: (chain: Chain, target: Chain) => Promise<void>,
+): Promise<void> {
+  return throwingFirst(() => openBoth(location, options, work))
+}
+
+async function openBoth(
   location: string,
   options: PushLayerOptions,
   work: (chain: Chain, target: Chain) => Promise<void>,

@@ -4,8 +4,9 @@
  */
 
 import { UsageError } from '../base/errors.ts'
+import { throwingFirst } from '../base/first-error.ts'
 import type { LongWork } from '../base/progress.ts'
-import type { BlockDevice, PartSource } from '../block/index.ts'
+import { type BlockDevice, type PartSource, partsOf } from '../block/index.ts'
 import type { Qcow2Image } from '../qcow2/index.ts'
 import { type FileSystem, isSameFile, LockGroup, nodeFiles } from '../storage/index.ts'
 import type { Chain, Layer } from './chain.ts'
@@ -45,10 +46,18 @@ export interface RebaseOptions extends LongWork, Omit<GuardScope, 'folders'>, Lo
  * snapshots would read something else (`LAYER_HAS_SNAPSHOTS`), where with `namesOnly` the disk would (`BASE_DIFFERS`), and where
  * the image would stand on itself (`CHAIN_LOOP`).
  */
-export async function rebaseLayer(
+export function rebaseLayer(
   location: string,
   base: NewBase | undefined,
   options: RebaseOptions = {},
+): Promise<void> {
+  return throwingFirst(() => rebase(location, base, options))
+}
+
+async function rebase(
+  location: string,
+  base: NewBase | undefined,
+  options: RebaseOptions,
 ): Promise<void> {
   const { files = nodeFiles, gate = new Gate(), format } = options
   const { locking, ignoreWriters, forceShare } = options
@@ -65,8 +74,12 @@ export async function rebaseLayer(
   if (options.unsafe !== true) {
     await guardSnapshots(chain.active, { before, after, action: 'rebase' }, options)
   }
-  const parts = await missingParts(chain, below)
-  await withBacking(image, before, () => pullUp(image, parts, options))
+  // Above nothing the copy itself finds out what are zeroes: reading twice would only cost time.
+  const zeroesShow = below === undefined
+  const parts = zeroesShow
+    ? butNot(heldParts([chain.active]), dataOf(chain.device))
+    : await missingParts(chain, below)
+  await withBacking(image, before, () => pullUp(image, parts, { ...options, zeroesShow }))
   await image.flush()
   await setBase(image, base, below)
 }
@@ -80,6 +93,15 @@ async function missingParts(chain: Chain, below: Chain | undefined): Promise<Par
   // What none of the layers between holds comes from the new base already.
   if (index > 0) return butNot(own, within(heldParts(layers.slice(1, index)), differs))
   return butNot(own, differs)
+}
+
+/** What may not be zeroes; whoever copies it finds out. */
+function dataOf(device: BlockDevice): PartSource {
+  const ask = partsOf(device)
+  return async (offset, length) => {
+    const parts = await ask(offset, length)
+    return parts.map((part) => (part.kind === 'data' ? part : { ...part, kind: 'skip' }))
+  }
 }
 
 /** Where in the chain the same image stands. */
@@ -117,7 +139,12 @@ async function openBelow(
   const { name, format } = base
   const location = protocolOf(name) === undefined ? joinPath(folderOf(overlay.path), name) : name
   const chain = await openChain(location, { ...use, format: format as 'raw' })
-  if ((await indexOf(chain.layers, overlay)) < 0) return chain
+  try {
+    if ((await indexOf(chain.layers, overlay)) < 0) return chain
+  } catch (error) {
+    await chain.close()
+    throw error
+  }
   await chain.close()
   throw new UsageError('CHAIN_LOOP', `image would stand on itself through '${name}'`, {
     context: { base: name },

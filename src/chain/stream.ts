@@ -5,6 +5,7 @@
 
 import { isAbsolute, relative, resolve } from 'node:path'
 import { UsageError } from '../base/errors.ts'
+import { throwingFirst } from '../base/first-error.ts'
 import type { LongWork } from '../base/progress.ts'
 import type { PartSource } from '../block/index.ts'
 import { type FileSystem, nodeFiles } from '../storage/index.ts'
@@ -36,7 +37,11 @@ export interface StreamOptions extends LongWork, Omit<GuardScope, 'folders'>, Lo
  * Throws a UsageError where its internal snapshots read through to those layers (`LAYER_HAS_SNAPSHOTS`), or there is no such base
  * (`BASE_NOT_FOUND`).
  */
-export async function streamLayer(location: string, options: StreamOptions = {}): Promise<void> {
+export function streamLayer(location: string, options: StreamOptions = {}): Promise<void> {
+  return throwingFirst(() => stream(location, options))
+}
+
+async function stream(location: string, options: StreamOptions): Promise<void> {
   const { files = nodeFiles, gate = new Gate(), format } = options
   const { locking, ignoreWriters, lockGroup } = options
   const use = { files, gate, locking, ignoreWriters, lockGroup, writable: true }

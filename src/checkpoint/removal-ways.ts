@@ -75,6 +75,16 @@ export function chooseWay(
   { layer, overlays, ways }: RemovedLayer,
   wanted: RemovalDirection | undefined,
 ): RemovalWay {
+  const possible = ways.filter(({ obstacle }) => obstacle === undefined)
+  const merging = possible.filter(({ direction }) => direction !== 'keep')
+  const isPointless = wanted === 'keep' && overlays.length === 1 && merging.length > 0
+  if (isPointless) {
+    throw new UsageError(
+      'DIRECTION_IMPOSSIBLE',
+      'keep cannot be done: only one overlay stands on the layer, which would be merged at once',
+      { context: { path: layer.path, direction: wanted } },
+    )
+  }
   if (wanted !== undefined) {
     const way = ways.find(({ direction }) => direction === wanted)
     if (way !== undefined && way.obstacle === undefined) return way
@@ -82,8 +92,6 @@ export function chooseWay(
       context: { path: layer.path, direction: wanted },
     })
   }
-  const possible = ways.filter(({ obstacle }) => obstacle === undefined)
-  const merging = possible.filter(({ direction }) => direction !== 'keep')
   const by = (a: RemovalWay, b: RemovalWay) =>
     overlays.length === 1 ? a.moved - b.moved : a.growth - b.growth
   const candidates = overlays.length === 1 && merging.length > 0 ? merging : possible

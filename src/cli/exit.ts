@@ -13,6 +13,7 @@ import {
   RemoteError,
   UsageError,
 } from '../base/errors.ts'
+import { firstErrorOf } from '../base/first-error.ts'
 import type { Command } from './command.ts'
 import { hintFor } from './hints.ts'
 
@@ -62,8 +63,9 @@ export interface Blame {
 
 const BLAMES = new WeakMap<object, Blame>()
 
-/** Notes `blame` for `error` where nothing is noted yet, and hands `error` back to be thrown. */
-export function blame(error: unknown, blame: Blame): unknown {
+/** Notes `blame` for the first error in `thrown` where nothing is noted yet, and hands that back to be thrown. */
+export function blame(thrown: unknown, blame: Blame): unknown {
+  const error = firstErrorOf(thrown)
   if (typeof error !== 'object' || error === null) return error
   BLAMES.set(error, { ...blame, ...BLAMES.get(error) })
   return error
@@ -82,8 +84,9 @@ export interface Failure {
   readonly stack?: string
 }
 
-/** How the run of `command` ends that threw `error`; without a command none was found. */
-export function failureOf(error: unknown, command: Command | undefined): Failure {
+/** How the run of `command` ends that threw `thrown`; without a command none was found. */
+export function failureOf(thrown: unknown, command: Command | undefined): Failure {
+  const error = firstErrorOf(thrown)
   if (error instanceof Interrupted) {
     const { status, message } = error
     return { status, kind: 'interrupted', code: 'INTERRUPTED', message, context: {} }

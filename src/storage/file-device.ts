@@ -280,7 +280,12 @@ export class FileDevice implements BlockDevice {
     if (this.#closed) return
     this.#closed = true
     await this.#reserve?.giveBack(this.#fileSize)
-    await this.#file.close()
+    try {
+      await this.#file.close()
+    } catch (error) {
+      // It is closed all the same; what was only read lost nothing by that.
+      if (this.#hasWritten) throw error
+    }
   }
 
   [Symbol.asyncDispose](): Promise<void> {

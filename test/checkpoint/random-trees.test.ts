@@ -3,6 +3,7 @@
  * file is left that no view needs. `COWPOINT_TREES` sets how many trees there are.
  */
 
+import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import {
   convertCheckpoint,
@@ -12,6 +13,8 @@ import {
   revertTo,
 } from '../../src/checkpoint/index.ts'
 import { CheckpointModel, type DiskShape, openActive, picker } from '../support/checkpoint-model.ts'
+import { hasQemu, qemuImg } from '../support/qemu.ts'
+import { tempFolder } from '../support/temp.ts'
 
 const TREES = Number(process.env.COWPOINT_TREES ?? 3)
 const STEPS = Number(process.env.COWPOINT_TREE_STEPS ?? 40)
@@ -47,8 +50,20 @@ describe.each(Array.from({ length: TREES }, (_, seed) => ({ seed })))('tree $see
       }
     }
     expect(model.checkpoints.size).toBeGreaterThan(0)
+    if (hasQemu()) await checkWithQemu(model)
   })
 })
+
+/** QEMU finds no error and no leak in any file. */
+async function checkWithQemu(model: CheckpointModel): Promise<void> {
+  const folder = tempFolder()
+  model.files.dump(folder)
+  for (const name of await model.files.list('/vm')) {
+    if (name === '.cowpoint') continue
+    const { status, stdout } = await qemuImg(['check', join(folder, 'vm', name)])
+    expect([status, stdout], name).toEqual([0, expect.stringContaining('No errors were found')])
+  }
+}
 
 async function takeStep(
   model: CheckpointModel,

@@ -3,6 +3,7 @@
 import { describe, expect, test } from 'vitest'
 import { openChain } from '../../src/chain/index.ts'
 import {
+  CheckpointCatalogue,
   convertCheckpoint,
   createCheckpoint,
   listTrash,
@@ -15,6 +16,7 @@ import {
 import { createQcow2, Qcow2Image } from '../../src/qcow2/index.ts'
 import { FileDevice, type FileSystem } from '../../src/storage/index.ts'
 import { CheckpointModel, openActive } from '../support/checkpoint-model.ts'
+import { DiskFiles } from '../support/disk-files.ts'
 import { REMOVAL_SCENES, stage } from '../support/removal-scenes.ts'
 
 const SIZE = 64 * 1024
@@ -175,7 +177,7 @@ describe('what stands on a layer', () => {
     }
   })
 
-  test('a raw base is pulled up, or stays as a hidden layer', async () => {
+  test('a raw base is pulled up into its only overlay', async () => {
     const model = await CheckpointModel.create([{ size: SIZE, clusterSize: 4096 }])
     const raw = await FileDevice.open(model.files, '/vm/base.raw', {
       create: 'new',
@@ -184,7 +186,6 @@ describe('what stands on a layer', () => {
     await raw.write(0, new Uint8Array(SIZE).fill(7))
     await raw.close()
     const catalogue = async () => {
-      const { CheckpointCatalogue } = await import('../../src/checkpoint/index.ts')
       return CheckpointCatalogue.find({ images: ['/vm/base.raw'], files: model.files })
     }
     await model.files.unlink('/vm/disk0.qcow2')
@@ -196,9 +197,63 @@ describe('what stands on a layer', () => {
       return [chain.layers.length, bytes.every((byte) => byte === 7)]
     }
     expect(await read(model.files)).toEqual([2, true])
-    await removeCheckpoint(await catalogue(), 'raw', { direction: 'keep' })
+    const keeping = removeCheckpoint(await catalogue(), 'raw', { direction: 'keep' })
+    expect(await codeOf(keeping)).toBe('DIRECTION_IMPOSSIBLE')
+    const pushing = removeCheckpoint(await catalogue(), 'raw', { direction: 'push' })
+    expect(await codeOf(pushing)).toBe('DIRECTION_IMPOSSIBLE')
+    await removeCheckpoint(await catalogue(), 'raw')
     expect(await read(model.files)).toEqual([1, true])
     expect(model.files.paths.filter((path) => path.startsWith('/vm/base'))).toEqual([])
+  })
+
+  test('a raw base of several overlays stays as a hidden layer until one of them is left', async () => {
+    const files = new DiskFiles()
+    files.put('/base.raw', new Uint8Array(SIZE).fill(7))
+    const catalogue = (path = '/over.qcow2') => CheckpointCatalogue.find({ images: [path], files })
+    await createCheckpoint(await catalogue('/base.raw'), { name: 'raw', overlays: ['/over.qcow2'] })
+    await createCheckpoint(await catalogue(), { name: 'later', kind: 'external' })
+    await revertTo(await catalogue(), { checkpoint: 'raw', keepAs: 'tip' })
+    await removeCheckpoint(await catalogue(), 'raw', { direction: 'keep' })
+    const nodes = () => catalogue().then((one) => one.trees())
+    const hidden = (await nodes()).flatMap((tree) => [...tree.nodes.values()])
+    expect(hidden.filter(({ isHidden }) => isHidden).map(({ name }) => name)).toEqual(['raw'])
+    for (const { name } of hidden.filter((node) => !node.isHidden)) {
+      await removeCheckpoint(await catalogue(), name)
+    }
+    expect(files.paths.filter((path) => !path.startsWith('/.cowpoint'))).toEqual(['/over.qcow2'])
+    await using chain = await openActive(files, '/over.qcow2', false)
+    const bytes = new Uint8Array(SIZE)
+    await chain.device.read(0, bytes)
+    expect([chain.layers.length, bytes.every((byte) => byte === 7)]).toEqual([1, true])
+  })
+
+  test('layers that other programs made are removed by the names of their files', async () => {
+    for (const direction of ['push', 'pull'] as const) {
+      const model = await CheckpointModel.create([{ size: SIZE, clusterSize: 4096 }])
+      const chain = ['disk0.qcow2', 'middle.qcow2', 'top.qcow2']
+      for (const [index, name] of chain.slice(1).entries()) {
+        const path = `/vm/${name}`
+        const file = await FileDevice.open(model.files, path, { create: 'new', growable: true })
+        const backing = { name: chain[index] as string, format: 'qcow2' }
+        await createQcow2(file, { size: SIZE, clusterSize: 4096, backing })
+        await file.close()
+        await using opened = await openActive(model.files, path)
+        await opened.device.write(index * 8192, new Uint8Array(8192).fill(index + 1))
+      }
+      const read = async () => {
+        await using opened = await openActive(model.files, '/vm/top.qcow2', false)
+        const bytes = new Uint8Array(SIZE)
+        await opened.device.read(0, bytes)
+        return [Buffer.from(bytes).toString('latin1'), opened.layers.length] as const
+      }
+      const [before] = await read()
+      const images = ['/vm/top.qcow2']
+      const catalogue = await CheckpointCatalogue.find({ images, files: model.files })
+      await removeCheckpoint(catalogue, 'middle.qcow2', { direction, verify: 'content' })
+      const [after, depth] = await read()
+      expect(after === before, direction).toBe(true)
+      expect(depth, direction).toBe(2)
+    }
   })
 
   test('bitmaps of the overlay live on in the layer that takes its place', async () => {
@@ -311,7 +366,7 @@ describe('converting', () => {
 })
 
 describe('many cycles', () => {
-  const cycles = Number(process.env.COWPOINT_CYCLES ?? 60)
+  const cycles = Number(process.env.COWPOINT_CYCLES ?? 100)
   test.each(['internal', 'external'] as const)(
     '%s checkpoints that come and go leave the files as large as they were',
     async (kind) => {

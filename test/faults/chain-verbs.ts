@@ -86,21 +86,24 @@ export const CHAIN_VERBS: readonly FaultVerb[] = [
     (files) => commitLayer('/top.qcow2', { files, gate, base: '/base.qcow2', unsafe: true }),
     { changes: ['/base.qcow2', '/mid.qcow2'], repeats: true },
   ),
-  chainVerb(
-    'commit-raw',
-    RAW,
-    (files) => commitLayer('/raw-top.qcow2', { files, gate }),
-    { inPlace: ['/base.raw'], repeats: true },
-  ),
+  chainVerb('commit-raw', RAW, (files) => commitLayer('/raw-top.qcow2', { files, gate }), {
+    inPlace: ['/base.raw'],
+    repeats: true,
+  }),
   chainVerb(
     'rebase',
     [...CHAIN, '/other.qcow2'],
     (files) => rebaseLayer('/top.qcow2', onOther, { files, gate }),
     { leaks: true, repeats: true, bases: [...bases, '/other.qcow2'] },
   ),
-  chainVerb('rebase-nothing', RAW, (files) => rebaseLayer('/raw-top.qcow2', undefined, { files, gate }), {
-    ...{ leaks: true, repeats: true },
-  }),
+  chainVerb(
+    'rebase-nothing',
+    RAW,
+    (files) => rebaseLayer('/raw-top.qcow2', undefined, { files, gate }),
+    {
+      ...{ leaks: true, repeats: true },
+    },
+  ),
   chainVerb('stream', CHAIN, (files) => streamLayer('/top.qcow2', { files, gate }), {
     ...{ leaks: true, repeats: true, bases },
   }),
@@ -112,9 +115,11 @@ export const CHAIN_VERBS: readonly FaultVerb[] = [
   ),
   chainVerb('relocate-base', CHAIN, (files) => move(files, '/base.qcow2', '/moved.qcow2'), {
     changes: ['/base.qcow2', '/moved.qcow2'],
+    codes: ['SEARCH_INCOMPLETE'],
   }),
   chainVerb('relocate-top', CHAIN, (files) => move(files, '/top.qcow2', '/far.qcow2'), {
     changes: ['/top.qcow2', '/far.qcow2'],
+    codes: ['SEARCH_INCOMPLETE'],
   }),
   chainVerb(
     'small-file',

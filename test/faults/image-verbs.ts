@@ -48,13 +48,14 @@ const STRUCTURAL: readonly FaultVerb[] = [
     repeats: true,
   }),
   structural('snapshot-delete', (image) => image.deleteSnapshot(image.snapshots[0]!)),
-  structural('grow', (image, seed) => growBy(image, seed)),
+  // What lies behind the old end is made to read as zeroes, or allocated, as a guest would do it.
+  structural('grow', (image, seed) => growBy(image, seed), { leaks: true }),
   structural('shrink', async (image, seed) => {
     if (!isOld(seed)) await image.resizeDisk(image.size / 2, { shrink: true })
   }),
-  structural('grow-metadata', (image, seed) => growBy(image, seed, 'metadata')),
-  structural('grow-falloc', (image, seed) => growBy(image, seed, 'falloc')),
-  structural('grow-full', (image, seed) => growBy(image, seed, 'full')),
+  structural('grow-metadata', (image, seed) => growBy(image, seed, 'metadata'), { leaks: true }),
+  structural('grow-falloc', (image, seed) => growBy(image, seed, 'falloc'), { leaks: true }),
+  structural('grow-full', (image, seed) => growBy(image, seed, 'full'), { leaks: true }),
   structural('compact', (image) => image.compact(), { changes: [], repeats: true }),
   structural('compact-zero', (image) => image.compact({ zero: true }), {
     ...{ changes: [], repeats: true },
@@ -62,9 +63,13 @@ const STRUCTURAL: readonly FaultVerb[] = [
   structural('amend-width', (image, seed) => amendWidth(image, seed), {
     ...{ changes: [], repeats: true },
   }),
-  structural('amend-lazy', inLaterVersions((image) => image.amend({ lazyRefcounts: true })), {
-    ...{ changes: [], repeats: true },
-  }),
+  structural(
+    'amend-lazy',
+    inLaterVersions((image) => image.amend({ lazyRefcounts: true })),
+    {
+      ...{ changes: [], repeats: true },
+    },
+  ),
   structural(
     'bitmap-add-merge',
     inLaterVersions((image) =>
@@ -73,12 +78,10 @@ const STRUCTURAL: readonly FaultVerb[] = [
         { action: 'merge', name: 'b1', source: 'b0' },
       ]),
     ),
-    { changes: [] },
   ),
   structural(
     'bitmap-remove',
     inLaterVersions((image) => image.changeBitmaps([{ action: 'remove', name: 'b0' }])),
-    { changes: [] },
   ),
   structural(
     'bitmap-clear-disable',
@@ -88,15 +91,14 @@ const STRUCTURAL: readonly FaultVerb[] = [
         { action: 'disable', name: 'b0' },
       ]),
     ),
-    { changes: [], repeats: true },
+    { repeats: true },
   ),
   structural('set-backing', (image) => image.setBacking(undefined), {
     ...{ changes: [], repeats: true },
   }),
   structural(
     'extensions',
-    (image) =>
-      image.changeExtensions([{ type: 0x636f7770, data: new Uint8Array(40).fill(7) }]),
+    (image) => image.changeExtensions([{ type: 0x636f7770, data: new Uint8Array(40).fill(7) }]),
     { changes: [], repeats: true },
   ),
   {
@@ -231,7 +233,11 @@ async function request(image: Qcow2Image, tape: Tape, random: () => number): Pro
 function guest(
   name: string,
   path: string,
-  { keep, scene, steps }: { keep: readonly string[]; scene: 'alone' | 'chain' | 'data'; steps: number },
+  {
+    keep,
+    scene,
+    steps,
+  }: { keep: readonly string[]; scene: 'alone' | 'chain' | 'data'; steps: number },
 ): FaultVerb {
   return {
     ...{ name, guest: path, leaks: true },

@@ -6,15 +6,20 @@
 import { CowpointError } from '../../src/base/errors.ts'
 import type { DiskFiles } from '../support/disk-files.ts'
 import { CHAIN_VERBS } from './chain-verbs.ts'
+import { CHECKPOINT_VERBS } from './checkpoint-verbs.ts'
+import { FaultFiles, type FaultPlan } from './fault-files.ts'
 import { FAULT_KINDS, type FaultKind, MEDDLINGS } from './fault-kinds.ts'
-import { FaultFiles } from './fault-files.ts'
 import { IMAGE_VERBS } from './image-verbs.ts'
 import { judge, type Stage, stageOf } from './judge.ts'
 import { shapeOf } from './scene.ts'
 import { type FaultVerb, Tape } from './verb.ts'
 
 /** All verbs that are tried. */
-export const FAULT_VERBS: readonly FaultVerb[] = [...IMAGE_VERBS, ...CHAIN_VERBS]
+export const FAULT_VERBS: readonly FaultVerb[] = [
+  ...IMAGE_VERBS,
+  ...CHAIN_VERBS,
+  ...CHECKPOINT_VERBS,
+]
 
 /** One fault at one call. */
 export interface FaultPoint {
@@ -86,7 +91,7 @@ export async function tryPoint(point: FaultPoint): Promise<PointOutcome> {
   meddling?.restore()
   const code = error instanceof CowpointError ? { code: error.code } : {}
   const failure =
-    misbehaviour(files, kind, error, isDone) ??
+    misbehaviour(files, verb, error, isDone) ??
     (await judge(stage, disk, { isDone, tape, ignoresViews: kind.name === 'change' }))
   const wrong = failure === undefined ? {} : { failure: `${failure}${told(error)}` }
   return { point, fired: files.fired, ...code, ...wrong }
@@ -100,10 +105,11 @@ function told(error: unknown): string {
 /** What can be seen without looking at the files. */
 function misbehaviour(
   files: FaultFiles,
-  kind: FaultKind,
+  verb: FaultVerb,
   error: unknown,
   isDone: boolean,
 ): string | undefined {
+  const { kind } = files.plan as FaultPlan
   const unhandled = rejections.splice(0)
   if (unhandled.length > 0) return `unhandled rejection: ${String(unhandled[0])}`
   if (files.openCount !== 0) return `${files.openCount} descriptors are left open`
@@ -117,7 +123,7 @@ function misbehaviour(
   if (isAboutFlush(kind) && !codesOf(error).includes('FLUSH_FAILED')) {
     return `a failed flush is reported as ${error.code}`
   }
-  if (kind.codes.includes(error.code)) return undefined
+  if (kind.codes.includes(error.code) || verb.codes?.includes(error.code)) return undefined
   return `${kind.name} is reported as ${error.code}`
 }
 
@@ -160,8 +166,9 @@ function junk(turn: number): Uint8Array {
 export async function* tryVerb(
   verb: FaultVerb,
   seed: number,
-  stride = 1,
+  asked = 1,
 ): AsyncGenerator<PointOutcome> {
+  const stride = asked * (verb.lighter ?? 1)
   const kinds = verb.bases === undefined ? FAULT_KINDS : [...FAULT_KINDS, ...MEDDLINGS]
   for (const kind of kinds) {
     for (let turn = (seed + kind.name.length) % stride; ; turn += stride) {

@@ -169,6 +169,8 @@ export async function viewsOf(files: DiskFiles, path: string): Promise<Map<strin
     const name = `${path} @${snapshot.name}`
     views.set(name, await bytesOf(await image.openSnapshot(snapshot)))
   }
+  const bitmaps = (await image.bitmaps()).map(({ name, auto }) => [name, auto])
+  views.set(`${path} bitmaps`, Buffer.from(JSON.stringify(bitmaps)))
   return views
 }
 

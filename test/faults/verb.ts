@@ -56,12 +56,18 @@ export interface FaultVerb {
   readonly inPlace?: readonly string[]
   /** Space may be leaked. */
   readonly leaks?: boolean
+  /** How it rejects besides, whatever the fault. */
+  readonly codes?: readonly string[]
   /** The image is damaged before, and whole afterwards. */
   readonly isDamaged?: boolean
   /** Files that somebody else may take away, or change, below the verb. */
   readonly bases?: readonly string[]
   /** All that can be read: names of views and what they read as. Of every file where left out. */
   readonly collect?: (files: DiskFiles) => Promise<ReadonlyMap<string, Uint8Array>>
+  /** What must read as before or after even before it is mended. */
+  readonly early?: (files: DiskFiles) => Promise<ReadonlyMap<string, Uint8Array>>
+  /** Only every so-manyth call is tried by default: it takes long. */
+  readonly lighter?: number
   /** What a user does about a verb that was cut off, before all is as before or after. */
   readonly mend?: (files: DiskFiles) => Promise<unknown>
   /** Doing it once more ends as once: else that is only tried where nothing was done yet. */

@@ -151,7 +151,8 @@ describeWithQemu('cowpoint at an image that QEMU has open', () => {
         await using held = await start(at)
         const cwd = at('.')
         for (const { need, words, status = 1, more = '' } of VISITS) {
-          const ours = await runCli(`${words} ${more}`.trim().split(' '), { cwd })
+          const [verb = '', ...rest] = words.split(' ')
+          const ours = await runCli([verb, ...(more === '' ? [] : [more]), ...rest], { cwd })
           if (allows.includes(need)) {
             expect({ words, ...ours }).toMatchObject({ status: 0, stderr: '' })
             continue

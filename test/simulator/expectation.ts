@@ -7,8 +7,8 @@ import type { WalkedView } from './image-walk.ts'
 import { SECTOR_SIZE } from './sector.ts'
 import { type SeenBitmap, sameView, sameViews, type ViewSet } from './view-set.ts'
 
-/** How a step may be cut off: as a whole or not at all, or sector by sector. */
-export type StepKind = 'atomic' | 'guest'
+/** How a step may be cut off: as a whole or not at all, view by view, or sector by sector. */
+export type StepKind = 'atomic' | 'staged' | 'guest'
 
 /** What was done, and what could be seen afterwards. */
 export interface StepRecord {
@@ -45,6 +45,10 @@ export function judge(
     const wrong = differs(seen, after, history)
     if (wrong === undefined) return undefined
     reason ??= wrong
+    if (kind === 'staged' && at > lasting) {
+      reason = stagedReason(seen, (history.steps[at - 1] as StepRecord).after, after)
+      if (reason === undefined) return undefined
+    }
     if (kind !== 'guest' || isMixedTried) continue
     // What is between fewer of the writes is between all of them too.
     isMixedTried = true
@@ -52,6 +56,20 @@ export function judge(
     if (reason === undefined) return undefined
   }
   return reason
+}
+
+/** What was there before and is there after is there, and every view reads as before or as after. */
+function stagedReason(seen: ViewSet, before: ViewSet, after: ViewSet): string | undefined {
+  const named = (set: ViewSet, label: string) => set.views.find((view) => view.label === label)
+  for (const view of seen.views) {
+    const choices = [named(before, view.label), named(after, view.label)]
+    if (choices.some((one) => one !== undefined && sameView(view, one))) continue
+    return `view ${view.label} is neither old nor new`
+  }
+  const lost = before.views.find(
+    ({ label }) => named(after, label) !== undefined && named(seen, label) === undefined,
+  )
+  return lost === undefined ? undefined : `view ${lost.label} is missing`
 }
 
 /** Whether everything that is wrong, and everything else, is as it was at the begin. */

@@ -247,7 +247,7 @@ function parseSnapshots(bytes: Uint8Array, count: number): ParsedList<ParsedSnap
     const name = text(at + 40 + extraSize + idSize, nameSize)
     const state = extraSize >= 8 ? u64(at + 40) : view.getUint32(at + 32)
     items.push({
-      label: `${id} '${name}' vm ${state} date ${view.getUint32(at + 16)}`,
+      label: `${id} '${name}' vm ${state}`,
       l1Offset: u64(at),
       l1Size: view.getUint32(at + 8),
       diskSize: extraSize >= 16 ? u64(at + 48) : undefined,

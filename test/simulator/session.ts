@@ -44,6 +44,15 @@ export class Session {
     return result
   }
 
+  /** A step of several changes, each of which shows as a whole: every view is old or new by itself meanwhile. */
+  async staged<T>(name: string, action: () => Promise<T>): Promise<T> {
+    const step = this.#begin()
+    const result = await action()
+    this.#end(name, 'staged', this.#look())
+    this.files.note({ op: 'lasting', step })
+    return result
+  }
+
   /** A step that is cut off anywhere, sector by sector: writes of a guest to `device`. */
   async guest(name: string, device: BlockDevice, action: () => Promise<unknown>): Promise<void> {
     this.#begin()

@@ -18,6 +18,9 @@ export interface SimulationOptions {
   readonly processCount?: number
 }
 
+/** States between two lines about how far it is. */
+const PROGRESS = 250_000
+
 interface Tally {
   runs: number
   states: number
@@ -34,6 +37,7 @@ export async function runSimulation(options: SimulationOptions): Promise<boolean
   const begin = Date.now()
   const tallies = new Map<string, Tally>()
   const total = emptyTally()
+  let shown = PROGRESS
   const isEnough = () =>
     options.soakMs === undefined
       ? total.states >= options.states
@@ -48,6 +52,9 @@ export async function runSimulation(options: SimulationOptions): Promise<boolean
       add(tally, result)
       add(total, result)
       report(result, print)
+      if (total.states < shown) return
+      shown = total.states + PROGRESS
+      print(`${total.states} states after ${Math.round((Date.now() - begin) / 1000)} s`)
     },
     options.processCount,
   )

@@ -164,6 +164,12 @@ export class DiskFiles implements FileSystem {
     }
   }
 
+  /** What has no name and is not open any more takes no space. */
+  forget(inode: Inode): void {
+    if (inode.linkCount > 0 || inode.openCount > 0) return
+    this.giveBack(inode, 0, Number.MAX_SAFE_INTEGER)
+  }
+
   /** Notes a change. */
   touch(inode: Inode): void {
     this.#clock++
@@ -236,7 +242,7 @@ export class DiskFiles implements FileSystem {
     const inode = this.#inode(path, 'unlink')
     this.#names.delete(resolve(path))
     inode.linkCount--
-    if (inode.linkCount === 0) this.giveBack(inode, 0, Number.MAX_SAFE_INTEGER)
+    this.forget(inode)
   }
 
   async makeFolder(path: string): Promise<void> {
@@ -273,6 +279,7 @@ class DiskFile implements OpenFile {
   readonly writable: boolean
   readonly #files: DiskFiles
   readonly #inode: Inode
+  #closed = false
 
   constructor(files: DiskFiles, inode: Inode, path: string, writable: boolean) {
     this.#files = files
@@ -364,6 +371,9 @@ class DiskFile implements OpenFile {
   }
 
   async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
     this.#inode.openCount--
+    this.#files.forget(this.#inode)
   }
 }

@@ -57,7 +57,8 @@ function verb(
     setup: setup(kind),
     run: async (session) => {
       const catalogue = await find(session.files)
-      await session.atomic(name, () => run(catalogue))
+      // A catalogue keeps a journal over steps on several files, or several on one.
+      await session.staged(name, () => run(catalogue))
     },
   }
 }

@@ -3,7 +3,7 @@
 import { adoptImages, type VerbResult } from '../../../checkpoint/index.ts'
 import { defineCommand } from '../../command.ts'
 import { toggle } from '../../options.ts'
-import { changingOptions, openCatalogue, runChange } from './catalogue-options.ts'
+import { allDisks, changingOptions, openCatalogue, runChange } from './catalogue-options.ts'
 
 /** The verb `checkpoint adopt`. */
 export const command = defineCommand({
@@ -17,14 +17,7 @@ export const command = defineCommand({
     }),
     ...changingOptions,
   },
-  positionals: [
-    {
-      name: 'image',
-      summary: 'the disks; all that are here if left out',
-      many: true,
-      optional: true,
-    },
-  ],
+  positionals: [allDisks],
   notes: [
     'Internal snapshots, frozen layers and disks get records, so that their names, ids and parents no longer hang on files and ' +
       'dates. What they read as stays. Snapshots of one name and second on several disks become one checkpoint. A layer that other ' +

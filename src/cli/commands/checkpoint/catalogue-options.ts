@@ -29,6 +29,26 @@ export const changingOptions = {
   quiet: toggle({ flags: '-q --quiet', summary: 'print nothing but errors' }),
 } as const
 
+/** The word that names a checkpoint. */
+export const checkpointWord = {
+  name: 'checkpoint',
+  summary: 'its name, or @ and the first digits of its id',
+} as const
+
+/** The words that name disks, for a verb that is about one set. */
+export const knownDisks = {
+  name: 'image',
+  summary: 'the disks; those known here if left out',
+  many: true,
+  optional: true,
+} as const
+
+/** The words that name disks, for a verb that can be about several sets. */
+export const allDisks = {
+  ...knownDisks,
+  summary: 'the disks; all that are here if left out',
+} as const
+
 /** The values of `changingOptions`. */
 export interface ChangingValues {
   readonly catalogue: string | undefined

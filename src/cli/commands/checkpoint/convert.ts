@@ -4,7 +4,13 @@ import { UsageError } from '../../../base/errors.ts'
 import { convertCheckpoint } from '../../../checkpoint/index.ts'
 import { defineCommand } from '../../command.ts'
 import { choice } from '../../options.ts'
-import { changingOptions, openCatalogue, runChange } from './catalogue-options.ts'
+import {
+  changingOptions,
+  checkpointWord,
+  knownDisks,
+  openCatalogue,
+  runChange,
+} from './catalogue-options.ts'
 import { mergeOptions } from './merge-options.ts'
 
 /** The verb `checkpoint convert`. */
@@ -21,15 +27,7 @@ export const command = defineCommand({
     verify: mergeOptions.verify,
     ...changingOptions,
   },
-  positionals: [
-    { name: 'checkpoint', summary: 'its name, or @ and the first digits of its id' },
-    {
-      name: 'image',
-      summary: 'the disks; those known here if left out',
-      many: true,
-      optional: true,
-    },
-  ],
+  positionals: [checkpointWord, knownDisks],
   notes: [
     'The checkpoint keeps its id, its name and its place in the tree. A snapshot is copied into a layer of its own; a frozen layer ' +
       'with one overlay becomes a snapshot, and the overlay is pushed into it.',

@@ -5,7 +5,7 @@ import { createCheckpoint, shortId } from '../../../checkpoint/index.ts'
 import { STATE_KINDS, type StateRequest } from '../../../machine/index.ts'
 import { defineCommand } from '../../command.ts'
 import { choice, text, texts, toggle } from '../../options.ts'
-import { changingOptions, openCatalogue, runChange } from './catalogue-options.ts'
+import { changingOptions, knownDisks, openCatalogue, runChange } from './catalogue-options.ts'
 
 /** The verb `checkpoint create`. */
 export const command = defineCommand({
@@ -53,15 +53,7 @@ export const command = defineCommand({
     }),
     ...changingOptions,
   },
-  positionals: [
-    { name: 'name', summary: 'what the checkpoint is called' },
-    {
-      name: 'image',
-      summary: 'the disks; those known here if left out',
-      many: true,
-      optional: true,
-    },
-  ],
+  positionals: [{ name: 'name', summary: 'what the checkpoint is called' }, knownDisks],
   notes: [
     'Several disks are one checkpoint, all or nothing. Without --internal or --external it is internal where every disk can hold one.',
     'External: the frozen layer gets a new name, and the overlay takes over the path of the disk, so that no configuration changes; ' +

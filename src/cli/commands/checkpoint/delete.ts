@@ -2,7 +2,13 @@
 
 import { type Plan, removeCheckpoint } from '../../../checkpoint/index.ts'
 import { defineCommand } from '../../command.ts'
-import { changingOptions, openCatalogue, runChange } from './catalogue-options.ts'
+import {
+  changingOptions,
+  checkpointWord,
+  knownDisks,
+  openCatalogue,
+  runChange,
+} from './catalogue-options.ts'
 import { doneWords, mergeOptions } from './merge-options.ts'
 
 /** The verb `checkpoint delete`. */
@@ -11,15 +17,7 @@ export const command = defineCommand({
   summary: 'remove a checkpoint, and merge what others need',
   manners: 'cowpoint',
   options: { ...mergeOptions, ...changingOptions },
-  positionals: [
-    { name: 'checkpoint', summary: 'its name, or @ and the first digits of its id' },
-    {
-      name: 'image',
-      summary: 'the disks; those known here if left out',
-      many: true,
-      optional: true,
-    },
-  ],
+  positionals: [checkpointWord, knownDisks],
   notes: [
     'Every disk, every other checkpoint and every overlay reads the same afterwards, and at any instant meanwhile. A frozen layer with ' +
       'one overlay is merged with it, whichever way moves fewer bytes; with several it is pulled into each, or kept as a hidden layer ' +

@@ -3,7 +3,13 @@
 import { describeCheckpoint } from '../../../checkpoint/index.ts'
 import { defineCommand } from '../../command.ts'
 import { text, texts } from '../../options.ts'
-import { changingOptions, openCatalogue, runChange } from './catalogue-options.ts'
+import {
+  changingOptions,
+  checkpointWord,
+  knownDisks,
+  openCatalogue,
+  runChange,
+} from './catalogue-options.ts'
 import { parseLabels } from './create.ts'
 
 /** The verb `checkpoint describe`. */
@@ -20,15 +26,7 @@ export const command = defineCommand({
     }),
     ...changingOptions,
   },
-  positionals: [
-    { name: 'checkpoint', summary: 'its name, or @ and the first digits of its id' },
-    {
-      name: 'image',
-      summary: 'the disks; those known here if left out',
-      many: true,
-      optional: true,
-    },
-  ],
+  positionals: [checkpointWord, knownDisks],
   notes: ['Description and labels are in the catalogue only, not in the images.'],
   examples: [
     {

@@ -6,7 +6,7 @@ import { defineCommand } from '../../command.ts'
 import { toggle } from '../../options.ts'
 import { prettyJson } from '../../report.ts'
 import { visibleLines } from '../visible-text.ts'
-import { catalogueOptions, openCatalogue } from './catalogue-options.ts'
+import { allDisks, catalogueOptions, openCatalogue } from './catalogue-options.ts'
 import { ageText, kindText, type SetView, setObject, viewSets } from './set-view.ts'
 
 /** The verb `checkpoint list`. */
@@ -18,14 +18,7 @@ export const command = defineCommand({
     noSizes: toggle({ flags: '--no-sizes', summary: 'do not look how much space they hold' }),
     ...catalogueOptions,
   },
-  positionals: [
-    {
-      name: 'image',
-      summary: 'the disks; all that are here if left out',
-      many: true,
-      optional: true,
-    },
-  ],
+  positionals: [allDisks],
   notes: [
     'OWN is what nothing else reads, SHARED what others read as well, GAIN what a deletion gives back. * marks where a disk goes on from.',
   ],

@@ -6,7 +6,7 @@ import { defineCommand } from '../../command.ts'
 import { converted, texts } from '../../options.ts'
 import { prettyJson } from '../../report.ts'
 import { visibleLines } from '../visible-text.ts'
-import { changingOptions, openCatalogue } from './catalogue-options.ts'
+import { changingOptions, knownDisks, openCatalogue } from './catalogue-options.ts'
 import { doneWords, mergeOptions } from './merge-options.ts'
 import { planLines, planObject } from './plan-text.ts'
 
@@ -36,14 +36,7 @@ export const command = defineCommand({
     ...mergeOptions,
     ...changingOptions,
   },
-  positionals: [
-    {
-      name: 'image',
-      summary: 'the disks; those known here if left out',
-      many: true,
-      optional: true,
-    },
-  ],
+  positionals: [knownDisks],
   notes: [
     'What any rule keeps stays. The others go one by one, always the one next that moves the fewest bytes; each as with ' +
       '`checkpoint delete`.',

@@ -5,7 +5,7 @@ import { purgeTrash } from '../../../checkpoint/index.ts'
 import { defineCommand } from '../../command.ts'
 import { prettyJson } from '../../report.ts'
 import { visibleLines } from '../visible-text.ts'
-import { changingOptions, openCatalogue } from './catalogue-options.ts'
+import { changingOptions, knownDisks, openCatalogue } from './catalogue-options.ts'
 
 /** The verb `checkpoint purge`. */
 export const command = defineCommand({
@@ -13,14 +13,7 @@ export const command = defineCommand({
   summary: 'empty the trash: files that no view needs any more',
   manners: 'cowpoint',
   options: changingOptions,
-  positionals: [
-    {
-      name: 'image',
-      summary: 'the disks; those known here if left out',
-      many: true,
-      optional: true,
-    },
-  ],
+  positionals: [knownDisks],
   examples: [{ line: 'cowpoint checkpoint purge -n disk.qcow2', summary: 'what is in it' }],
   run: async ({ options, positionals: images }, { signal, stdout }) => {
     const { dryRun, json, quiet } = options

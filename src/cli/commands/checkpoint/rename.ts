@@ -2,7 +2,13 @@
 
 import { renameCheckpoint } from '../../../checkpoint/index.ts'
 import { defineCommand } from '../../command.ts'
-import { changingOptions, openCatalogue, runChange } from './catalogue-options.ts'
+import {
+  changingOptions,
+  checkpointWord,
+  knownDisks,
+  openCatalogue,
+  runChange,
+} from './catalogue-options.ts'
 
 /** The verb `checkpoint rename`. */
 export const command = defineCommand({
@@ -10,16 +16,7 @@ export const command = defineCommand({
   summary: 'give a checkpoint another name',
   manners: 'cowpoint',
   options: changingOptions,
-  positionals: [
-    { name: 'checkpoint', summary: 'its name, or @ and the first digits of its id' },
-    { name: 'name', summary: 'its new name' },
-    {
-      name: 'image',
-      summary: 'the disks; those known here if left out',
-      many: true,
-      optional: true,
-    },
-  ],
+  positionals: [checkpointWord, { name: 'name', summary: 'its new name' }, knownDisks],
   notes: ['The name is changed in the images themselves, on all disks or none. Files keep theirs.'],
   examples: [
     { line: 'cowpoint checkpoint rename branch-1 failed-update disk.qcow2', summary: 'rename' },

@@ -3,7 +3,14 @@
 import { type RevertResult, revertTo } from '../../../checkpoint/index.ts'
 import { defineCommand } from '../../command.ts'
 import { text, toggle } from '../../options.ts'
-import { type ChangeWords, changingOptions, openCatalogue, runChange } from './catalogue-options.ts'
+import {
+  type ChangeWords,
+  changingOptions,
+  checkpointWord,
+  knownDisks,
+  openCatalogue,
+  runChange,
+} from './catalogue-options.ts'
 
 /** The verb `checkpoint restore`. */
 export const command = defineCommand({
@@ -31,15 +38,7 @@ export const command = defineCommand({
     }),
     ...changingOptions,
   },
-  positionals: [
-    { name: 'checkpoint', summary: 'its name, or @ and the first digits of its id' },
-    {
-      name: 'image',
-      summary: 'the disks; those known here if left out',
-      many: true,
-      optional: true,
-    },
-  ],
+  positionals: [checkpointWord, knownDisks],
   notes: [
     'What is current is kept as a branch unless nothing changed since the checkpoint that it stands on. An internal checkpoint is ' +
       'restored in place; an external one by a new overlay that takes over the path of the disk.',

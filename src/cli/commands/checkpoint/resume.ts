@@ -5,7 +5,7 @@ import { defineCommand } from '../../command.ts'
 import { toggle } from '../../options.ts'
 import { prettyJson } from '../../report.ts'
 import { visibleLines } from '../visible-text.ts'
-import { catalogueOptions, openCatalogue } from './catalogue-options.ts'
+import { catalogueOptions, knownDisks, openCatalogue } from './catalogue-options.ts'
 
 /** The verb `checkpoint resume`. */
 export const command = defineCommand({
@@ -17,14 +17,7 @@ export const command = defineCommand({
     dryRun: toggle({ flags: '-n --dry-run', summary: 'show what would be done, and do nothing' }),
     quiet: toggle({ flags: '-q --quiet', summary: 'print nothing but errors' }),
   },
-  positionals: [
-    {
-      name: 'image',
-      summary: 'the disks; those known here if left out',
-      many: true,
-      optional: true,
-    },
-  ],
+  positionals: [knownDisks],
   notes: [
     'Every verb that changes something does this first. It also brings the catalogue up to what the images say, and builds it anew ' +
       'where it is lost, and removes temporary files.',

@@ -5,7 +5,7 @@ import { shellLine } from '../../../machine/index.ts'
 import { defineCommand } from '../../command.ts'
 import { prettyJson } from '../../report.ts'
 import { visibleLines } from '../visible-text.ts'
-import { catalogueOptions, openCatalogue } from './catalogue-options.ts'
+import { catalogueOptions, checkpointWord, knownDisks, openCatalogue } from './catalogue-options.ts'
 import { warnOfPending } from './set-view.ts'
 
 /** The verb `checkpoint run-args`. */
@@ -14,15 +14,7 @@ export const command = defineCommand({
   summary: 'print the command lines that start a machine as it was at a checkpoint',
   manners: 'cowpoint',
   options: catalogueOptions,
-  positionals: [
-    { name: 'checkpoint', summary: 'its name, or @ and the first digits of its id' },
-    {
-      name: 'image',
-      summary: 'the disks; those known here if left out',
-      many: true,
-      optional: true,
-    },
-  ],
+  positionals: [checkpointWord, knownDisks],
   notes: [
     'The lines name the disks and the state files, and what the state files say of the machine; the rest of the machine is for you to add.',
   ],

@@ -10,7 +10,7 @@ import {
 import { defineCommand } from '../../command.ts'
 import { prettyJson } from '../../report.ts'
 import { visibleLines } from '../visible-text.ts'
-import { catalogueOptions, openCatalogue } from './catalogue-options.ts'
+import { catalogueOptions, checkpointWord, knownDisks, openCatalogue } from './catalogue-options.ts'
 import { kindText, nodeObject, sizesText, warnOfPending } from './set-view.ts'
 
 /** The verb `checkpoint show`. */
@@ -19,15 +19,7 @@ export const command = defineCommand({
   summary: 'show all that is known of a checkpoint',
   manners: 'cowpoint',
   options: catalogueOptions,
-  positionals: [
-    { name: 'checkpoint', summary: 'its name, or @ and the first digits of its id' },
-    {
-      name: 'image',
-      summary: 'the disks; those known here if left out',
-      many: true,
-      optional: true,
-    },
-  ],
+  positionals: [checkpointWord, knownDisks],
   examples: [{ line: 'cowpoint checkpoint show before-update disk.qcow2', summary: 'show' }],
   run: async ({ options, positionals: [wanted = '', ...images] }, context) => {
     const { signal, stdout } = context

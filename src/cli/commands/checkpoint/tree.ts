@@ -5,7 +5,7 @@ import { defineCommand } from '../../command.ts'
 import { toggle } from '../../options.ts'
 import { prettyJson } from '../../report.ts'
 import { visibleLines } from '../visible-text.ts'
-import { catalogueOptions, openCatalogue } from './catalogue-options.ts'
+import { allDisks, catalogueOptions, openCatalogue } from './catalogue-options.ts'
 import { ageText, kindText, type SetView, setObject, sizesText, viewSets } from './set-view.ts'
 
 /** The verb `checkpoint tree`. */
@@ -17,14 +17,7 @@ export const command = defineCommand({
     noSizes: toggle({ flags: '--no-sizes', summary: 'do not look how much space they hold' }),
     ...catalogueOptions,
   },
-  positionals: [
-    {
-      name: 'image',
-      summary: 'the disks; all that are here if left out',
-      many: true,
-      optional: true,
-    },
-  ],
+  positionals: [allDisks],
   examples: [{ line: 'cowpoint checkpoint tree disk.qcow2', summary: 'draw' }],
   run: async ({ options, positionals: images }, context) => {
     const { signal, stdout } = context

@@ -5,7 +5,7 @@ import { defineCommand } from '../../command.ts'
 import { texts, toggle } from '../../options.ts'
 import { prettyJson } from '../../report.ts'
 import { visibleLines } from '../visible-text.ts'
-import { catalogueOptions, openCatalogue } from './catalogue-options.ts'
+import { catalogueOptions, knownDisks, openCatalogue } from './catalogue-options.ts'
 
 const STATUS = { good: 0, warnings: 3, errors: 2 } as const
 
@@ -23,14 +23,7 @@ export const command = defineCommand({
     ...catalogueOptions,
     quiet: toggle({ flags: '-q --quiet', summary: 'print nothing but errors' }),
   },
-  positionals: [
-    {
-      name: 'image',
-      summary: 'the disks; those known here if left out',
-      many: true,
-      optional: true,
-    },
-  ],
+  positionals: [knownDisks],
   notes: [
     'Looks at every chain, every base fingerprint, the tables of every image and the digest of every state file. Changes nothing.',
     'Exit status: 0 all is good, 2 something cannot be restored, 3 there are only warnings.',
