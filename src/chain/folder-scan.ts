@@ -110,8 +110,6 @@ export class FolderScan {
         if (!isGone(first)) throw first
         await this.#look(path, options)
       } catch (error) {
-        // A host that fails says nothing about the file: it may be an image like any other.
-        if (error instanceof IoError) this.isComplete = false
         this.skip(path, error)
       }
     }
@@ -132,6 +130,8 @@ export class FolderScan {
   /** Notes that something could not be looked at. */
   skip(path: string, why: unknown): void {
     if (!(why instanceof CowpointError) && typeof why !== 'string') throw why
+    // A host that fails says nothing about the file: it may be an image like any other.
+    if (why instanceof IoError) this.isComplete = false
     const words = typeof why === 'string' ? why : `${why.message} [${why.code}]`
     // An image gives names to its features itself, and the reason is for a terminal.
     const reason = words.replace(/\p{Cc}/gu, '?')

@@ -49,6 +49,7 @@ export {
 export { Gate, type GateOptions, type GateRequest } from './gate.ts'
 export { type Inspection, type InspectOptions, inspect } from './inspect.ts'
 export { JoinedDevice } from './joined-device.ts'
+export { type Leftover, type LeftoverOptions, removeLeftovers } from './leftovers.ts'
 export {
   type FormatNode,
   type Location,

@@ -4,7 +4,7 @@
  */
 
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'node:path'
-import { CowpointError, UsageError } from '../base/errors.ts'
+import { CowpointError, IoError, UsageError } from '../base/errors.ts'
 import { type FileSystem, isSameFile, nodeFiles } from '../storage/index.ts'
 import { fileKey } from './dependents.ts'
 import {
@@ -223,7 +223,7 @@ async function targetOf(
     const move = byPath.get(real)
     return { isMoved: move !== undefined, to: move?.to ?? real }
   } catch (error) {
-    if (error instanceof CowpointError) return undefined
+    if (error instanceof CowpointError && !(error instanceof IoError)) return undefined
     throw error
   }
 }

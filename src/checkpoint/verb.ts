@@ -3,7 +3,8 @@
  * `dryRun` it only looks and plans.
  */
 
-import { UsageError } from '../base/errors.ts'
+import { IoError, UsageError } from '../base/errors.ts'
+import { throwingFirst } from '../base/first-error.ts'
 import type { LongWork } from '../base/progress.ts'
 import { FileDevice, LockGroup } from '../storage/index.ts'
 import type { CatalogueView, CheckpointCatalogue } from './catalogue.ts'
@@ -27,7 +28,15 @@ export interface VerbResult {
 }
 
 /** Runs a verb whose plan `prepare` makes from what is there. */
-export async function runVerb(
+export function runVerb(
+  catalogue: CheckpointCatalogue,
+  prepare: (view: CatalogueView) => PlannedOperation | Promise<PlannedOperation>,
+  options: VerbOptions,
+): Promise<VerbResult> {
+  return throwingFirst(() => run(catalogue, prepare, options))
+}
+
+async function run(
   catalogue: CheckpointCatalogue,
   prepare: (view: CatalogueView) => PlannedOperation | Promise<PlannedOperation>,
   { dryRun = false, ...work }: VerbOptions,
@@ -36,17 +45,32 @@ export async function runVerb(
   if (dryRun) {
     const found = await readJournal(catalogue)
     if (found !== undefined) throw pending(found)
-    const { plan } = await prepare(await catalogue.view({ signal }))
+    const { plan } = await prepare(await wholeView(catalogue, signal))
     return { plan, isDone: false, recovery: 'nothing' }
   }
   await using _lock = await catalogue.lock()
   const recovery = await recover(catalogue, work)
-  const { plan, operation, holds } = await prepare(await catalogue.view({ signal }))
+  const { plan, operation, holds } = await prepare(await wholeView(catalogue, signal))
   if (operation === undefined) return { plan, isDone: false, recovery }
   await using disks = new HeldDisks(catalogue)
   for (const path of new Set(holds)) await disks.hold(path)
   await perform(catalogue, operation, work, disks.group)
   return { plan, isDone: true, recovery }
+}
+
+/** What is there; refuses to go by half of it: an image that could not be read may stand on what is about to change. */
+async function wholeView(
+  catalogue: CheckpointCatalogue,
+  signal: AbortSignal | undefined,
+): Promise<CatalogueView> {
+  const view = await catalogue.view({ signal })
+  if (view.survey.isComplete) return view
+  const { path = '', reason = '' } = view.survey.skipped.at(-1) ?? {}
+  throw new IoError(
+    'SEARCH_INCOMPLETE',
+    `images may have been missed, for ${path} could not be looked at: ${reason}`,
+    { context: { path } },
+  )
 }
 
 function pending({ verb }: Operation): UsageError {

@@ -101,6 +101,11 @@ export const COMMANDS: readonly Entry[] = [
     () => import('./commands/relocate.ts'),
   ),
   entry(
+    'gc',
+    'remove unfinished files that killed processes left',
+    () => import('./commands/gc.ts'),
+  ),
+  entry(
     'version',
     'show the versions of cowpoint and of Node',
     () => import('./commands/version.ts'),

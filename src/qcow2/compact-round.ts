@@ -95,7 +95,11 @@ class Round {
     if (this.#options.copiesData) await this.#copy()
     await this.#writeTables()
     await this.#structures.write(this.#tables, this.#data)
-    await this.#transaction.commit({ ...(await this.#structures.outcome()), dropEmptyBlocks: true })
+    await this.#transaction.commit({
+      ...(await this.#structures.outcome()),
+      dropEmptyBlocks: true,
+      cutsFrom: this.#options.from,
+    })
     return { moved: this.#moved, isPartial: this.#isPartial }
   }
 
@@ -174,11 +178,17 @@ class Round {
     for (const { cluster, weight } of this.#zeroed) {
       for (let index = 0; index < weight; index++) await this.#transaction.change(cluster, 1, -1)
     }
-    for (const old of [...this.#data.keys()].sort((a, b) => a - b)) {
-      const cluster = (await this.#transaction.take(1)) / clusterSize
-      if (cluster >= from) return false
-      this.#data.set(old, cluster)
-      await moveCount(this.#transaction, old, cluster)
+    const sorted = [...this.#data.keys()].sort((a, b) => a - b)
+    for (let index = 0; index < sorted.length; ) {
+      const run = await this.#transaction.takeRun(sorted.length - index)
+      const first = run.offset / clusterSize
+      if (first + run.clusterCount > from) return false
+      for (let done = 0; done < run.clusterCount; done++, index++) {
+        const old = sorted[index] as number
+        this.#data.set(old, first + done)
+        const isMoved = moveSingleCount(this.#transaction, old)
+        if (!isMoved) await moveCount(this.#transaction, old, first + done)
+      }
       await breathe(this.#options.signal)
     }
     const blobs = [...this.#blobs.values()].sort((a, b) => a.offset - b.offset)
@@ -270,6 +280,11 @@ class Round {
       await breathe(this.#options.signal)
     }
   }
+}
+
+/** Takes its only reference from a cluster; false where it has more, or where that needs a read. */
+function moveSingleCount(transaction: Transaction, source: number): boolean {
+  return transaction.countNow(source) === 1 && transaction.changeNow(source, 1, -1) === 1
 }
 
 /** Gives `target`, which was just taken, all references of `source`. */

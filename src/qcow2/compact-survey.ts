@@ -1,6 +1,8 @@
 /** Where in a file clusters are in use and where free, as the refcounts on disk say, one number for each refcount block. */
 
 import { divideUp } from '../base/bytes.ts'
+import type { RefcountCodec } from './layout/refcounts.ts'
+import type { ClusterRun } from './metadata/quarantine.ts'
 import type { Qcow2State } from './metadata/state.ts'
 
 /** Use of the file, in clusters. */
@@ -27,14 +29,9 @@ export class Survey {
     let end = 0
     for (let block = 0; block * 8 < refcounts.table.length; block++) {
       const bytes = await readBlock(state, block)
-      let count = 0
-      if (bytes !== undefined) {
-        for (let index = 0; index < refcountsPerBlock; index++) {
-          if (refcounts.codec.get(bytes, index) === 0) continue
-          count++
-          end = block * refcountsPerBlock + index + 1
-        }
-      }
+      const { count, end: endInBlock } =
+        bytes === undefined ? NOTHING : usedIn(bytes, refcounts.codec)
+      if (count > 0) end = block * refcountsPerBlock + endInBlock
       counts.push(count)
     }
     return new Survey(state, counts, end)
@@ -77,6 +74,26 @@ export class Survey {
     return count
   }
 
+  /** The runs of free clusters between `from` and the end of what is in use, in order; blocks cut them. */
+  async *freeRuns(from: number): AsyncGenerator<ClusterRun> {
+    const { refcountsPerBlock } = this.#state.geometry
+    const { codec } = this.#state.writing.refcounts
+    for (let first = from; first < this.end; ) {
+      const block = Math.floor(first / refcountsPerBlock)
+      const base = block * refcountsPerBlock
+      const limit = Math.min(base + refcountsPerBlock, this.end)
+      const bytes = await readBlock(this.#state, block)
+      const isFree = (at: number) => bytes === undefined || codec.get(bytes, at - base) === 0
+      while (first < limit) {
+        let next = first
+        while (next < limit && isFree(next)) next++
+        if (next > first) yield { first, count: next - first }
+        first = next + 1
+      }
+      first = limit
+    }
+  }
+
   /** The lowest cluster with at most `count` in use from there on; itself in use. */
   async startOfTop(count: number): Promise<number> {
     const { refcountsPerBlock } = this.#state.geometry
@@ -97,6 +114,33 @@ export class Survey {
     }
     return 0
   }
+}
+
+const NOTHING = { count: 0, end: 0 }
+
+/** How many of the counts in a block are not zero, and one more than the index of the last of them. */
+function usedIn(bytes: Uint8Array, codec: RefcountCodec): { count: number; end: number } {
+  // Most widths have several counts in a word, and most of a block is often free.
+  const words = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4)
+  const perWord = 32 / codec.bits
+  let count = 0
+  let end = 0
+  for (let word = 0; word < words.length; word++) {
+    if (words[word] === 0) continue
+    if (perWord < 1) {
+      const index = word >>> 1
+      if (end === index + 1) continue
+      end = index + 1
+      count++
+      continue
+    }
+    for (let index = word * perWord; index < (word + 1) * perWord; index++) {
+      if (codec.get(bytes, index) === 0) continue
+      count++
+      end = index + 1
+    }
+  }
+  return { count, end }
 }
 
 async function readBlock(state: Qcow2State, block: number): Promise<Uint8Array | undefined> {

@@ -4,6 +4,7 @@
  * time, by a power cut too, and done again. What it would do is found out by doing it on a scratch device.
  */
 
+import { breathe } from '../base/breathe.ts'
 import { divideUp } from '../base/bytes.ts'
 import { ImageError, UsageError } from '../base/errors.ts'
 import type { LongWork } from '../base/progress.ts'
@@ -152,10 +153,14 @@ class Compactor {
     this.#pinnedEnd = await findPinnedEnd(this.#state, this.#options.signal)
     await this.#dropZeroes()
     await this.#cut()
+    await this.#descend({ leavesRest: true })
+    // One round for all that is left, tables aside, instead of ever smaller ones; where that cannot be, those.
+    await this.#settle()
     await this.#descend()
     if (await this.#settle()) await this.#descend()
-    await this.#state.host.flush()
     const survey = await Survey.take(this.#state)
+    await this.#giveBack(survey)
+    await this.#state.host.flush()
     const { size } = this.#state.host
     return {
       oldFileSize: this.#oldFileSize,
@@ -184,23 +189,23 @@ class Compactor {
   }
 
   /** Moves the top of the file down, as much at a time as fits, until nothing does any more. */
-  async #descend(): Promise<void> {
+  async #descend(options: { leavesRest?: boolean } = {}): Promise<void> {
     for (;;) {
       const before = (await Survey.take(this.#state)).end
-      if (!(await this.#lower())) return
+      if (!(await this.#lower(options))) return
       await this.#cut()
       if ((await Survey.take(this.#state)).end >= before) return
     }
   }
 
-  /** Does one round, the largest for which there is room; false where there is none. */
-  async #lower(): Promise<boolean> {
+  /** Does one round, the largest for which there is room; false where there is none, or for the rest that one could do. */
+  async #lower({ leavesRest = false }: { leavesRest?: boolean }): Promise<boolean> {
     const survey = await Survey.take(this.#state)
-    const { clusterSize } = this.#state.geometry
-    const share = Math.max(ROUND_LENGTH / clusterSize, survey.end / ROUND_SHARE)
-    const longest = Math.min(ROUND_CLUSTERS, Math.floor(share))
+    const longest = this.#longestRound(survey)
     const lowest = survey.packedEnd(this.#pinnedEnd)
-    let count = Math.min(longest, await survey.usedFrom(lowest), this.#budget)
+    const rest = await survey.usedFrom(lowest)
+    if (leavesRest && rest <= longest) return false
+    let count = Math.min(longest, rest, this.#budget)
     for (; count >= 1; count = Math.floor(count / 2)) {
       const from = Math.max(lowest, await survey.startOfTop(count))
       const free = from - survey.used + (await survey.usedFrom(from))
@@ -211,8 +216,15 @@ class Compactor {
     return false
   }
 
+  /** Clusters that one round may move. */
+  #longestRound(survey: Survey): number {
+    const { clusterSize } = this.#state.geometry
+    const share = Math.max(ROUND_LENGTH / clusterSize, survey.end / ROUND_SHARE)
+    return Math.min(ROUND_CLUSTERS, Math.floor(share))
+  }
+
   /**
-   * Brings the last few clusters down, for which there is room, but not beside the tables that name them. All of that
+   * Brings the last clusters down, for which there is room, but not beside the tables that name them. All of that
    * goes up once, behind the end, and then into what is free below. Answers whether it went up and not all of it
    * came down.
    */
@@ -220,7 +232,9 @@ class Compactor {
     const survey = await Survey.take(this.#state)
     const lowest = survey.packedEnd(this.#pinnedEnd)
     const count = await survey.usedFrom(lowest)
-    if (survey.end <= lowest || count > this.#budget || count > ROUND_CLUSTERS) return false
+    if (survey.end <= lowest || count > this.#budget || count > this.#longestRound(survey)) {
+      return false
+    }
     const lift = async (from: number): Promise<boolean> => {
       const liftTo = (await Survey.take(this.#state)).end
       const done = await this.#round({ from, liftTo, movesRuns: true, holesTo: lowest })
@@ -248,6 +262,18 @@ class Compactor {
     ]
     const counts = lengths.map((length) => divideUp(length, clusterSize))
     return counts.filter((count) => count > 1).reduce((sum, count) => sum + count, 0)
+  }
+
+  /** Where the top did not all come down, and so was not cut off, the host gets what is free between. */
+  async #giveBack(survey: Survey): Promise<void> {
+    const { host, geometry } = this.#state
+    const packedEnd = survey.packedEnd(this.#pinnedEnd)
+    if (!this.#copiesData || survey.end <= packedEnd) return
+    const { clusterSize } = geometry
+    for await (const { first, count } of survey.freeRuns(packedEnd)) {
+      await host.punch(first * clusterSize, count * clusterSize)
+      await breathe(this.#options.signal)
+    }
   }
 
   /** Cuts off what is free at the end of the file. */

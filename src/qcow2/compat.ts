@@ -136,6 +136,15 @@ async function replaceSnapshots(
   }
 }
 
+/** Whether a table has neither zero nor compressed clusters. By itself, since most tables are so and all are looked through. */
+function isPlain(table: DataView): boolean {
+  let flags = 0
+  for (let at = 0; at < table.byteLength; at += 8) {
+    flags |= (table.getInt32(at) & HI_COMPRESSED) | (table.getInt32(at + 4) & LO_ZERO)
+  }
+  return flags === 0
+}
+
 /** Writes the tables that have zero clusters anew, without; a table that several trees share stays one. */
 class Expansion {
   readonly #state: Qcow2State
@@ -195,6 +204,7 @@ class Expansion {
     let expanded: Uint8Array | undefined
     const isZstd = hasIncompatible(this.#state.header, INCOMPATIBLE.compressionType)
     const view = new DataView(table.buffer, table.byteOffset, table.byteLength)
+    if (isPlain(view)) return undefined
     for (let at = 0; at < table.byteLength; at += 8) {
       const hi = view.getUint32(at)
       const lo = view.getUint32(at + 4)

@@ -14,6 +14,7 @@ import { readGuest, refuseEncrypted } from './io/read.ts'
 import { LO_ZERO } from './layout/constants.ts'
 import { entryHi, entryLo } from './layout/entries.ts'
 import { extensionsField, type HeaderNotes } from './layout/extension-change.ts'
+import { MergeWrites } from './merge-writes.ts'
 import { beginGuestWrite } from './metadata/begin-write.ts'
 import { planBitmaps, recordChange } from './metadata/bitmap-host.ts'
 import { L1Table } from './metadata/l1-table.ts'
@@ -40,7 +41,6 @@ export interface MergeOptions extends LongWork, HeaderNotes {
 const CHUNK_SIZE = 1024 * 1024
 /** The host copies so much at a time. */
 const TRANSFER_SIZE = 16 * 1024 * 1024
-const IN_FLIGHT = 4
 const ALL = 0xffffffff
 
 /**
@@ -94,13 +94,16 @@ class Merge {
   readonly #next: L1Table
   #table: NewTable | undefined
   #changed = false
-  readonly #writes: Promise<void>[] = []
+  readonly #writes: MergeWrites
   /** The host does not copy between these two files. */
   #cannotTransfer = false
 
   constructor(parts: MergeParts) {
     this.#parts = parts
     this.#next = new L1Table(parts.active.bytes.slice())
+    const { transaction, state, options } = parts
+    const write = (offset: number, bytes: Uint8Array) => transaction.write(offset, bytes)
+    this.#writes = new MergeWrites({ write, pace: options.pace }, state.geometry.clusterSize)
   }
 
   /** Goes through the source in order, table by table, and switches over. */
@@ -108,11 +111,11 @@ class Merge {
     try {
       await this.#takeAll()
       await this.#finishTable()
+      await this.#writes.finish()
     } finally {
       // Whatever happens next to the file, no write of ours comes after it.
-      await Promise.allSettled(this.#writes)
+      await this.#writes.settle()
     }
-    await Promise.all(this.#writes)
     await this.#finish(size)
   }
 
@@ -127,13 +130,6 @@ class Merge {
       walk.moveTo(end)
       await breathe(options.signal)
     }
-  }
-
-  /** Lets a write go on while the next data is read; waits for the oldest where several are under way. */
-  async #send(write: Promise<void>): Promise<void> {
-    write.catch(() => undefined)
-    this.#writes.push(write)
-    if (this.#writes.length >= IN_FLIGHT) await this.#writes.shift()
   }
 
   /** Takes over the clusters at the beginning of `part`, and says up to where. */
@@ -158,7 +154,9 @@ class Merge {
       if (moved > 0) return start + moved
     }
     const end = Math.min(roundUp(partEnd, clusterSize), tableEnd, start + most)
-    await this.#store(start, await this.#read(start, end - start))
+    const bytes = await this.#writes.room(end - start)
+    await this.#read(start, bytes)
+    await this.#store(start, bytes)
     return Math.min(end, source.device.size)
   }
 
@@ -183,7 +181,9 @@ class Merge {
       const done = await transaction.transfer(() => transfer(offset, size, place))
       if (done < size) {
         this.#cannotTransfer = true
-        await transaction.write(place + done, await this.#read(offset + done, size - done))
+        const bytes = new Uint8Array(size - done)
+        await this.#read(offset + done, bytes)
+        await transaction.write(place + done, bytes)
       }
       await options.pace?.(size)
       from = to
@@ -191,10 +191,10 @@ class Merge {
     return whole
   }
 
-  /** What whole clusters are to hold: the source, behind its end the disk as it is, and then zeroes. */
-  async #read(offset: number, length: number): Promise<Uint8Array> {
+  /** Fills `bytes` with what whole clusters are to hold: the source, behind its end the disk as it is, and then zeroes. */
+  async #read(offset: number, bytes: Uint8Array): Promise<void> {
     const { state, source, active } = this.#parts
-    const bytes = new Uint8Array(length)
+    const { length } = bytes
     const { device } = source
     const own = Math.min(length, device.size - offset)
     await device.read(offset, bytes.subarray(0, own))
@@ -203,7 +203,7 @@ class Merge {
       const view = { l1: active, size: state.header.size }
       await readGuest(state, view, offset + own, bytes.subarray(own, own + rest))
     }
-    return bytes
+    bytes.fill(0, own + Math.max(0, rest))
   }
 
   /** Makes whole clusters read as zeroes without space; false where only data can do that. */
@@ -218,33 +218,32 @@ class Merge {
     return true
   }
 
-  /** Puts whole clusters into new places; neighbours among them are written together. */
+  /** Puts whole clusters into new places, those of zeroes into none where that will do. */
   async #store(offset: number, bytes: Uint8Array): Promise<void> {
-    const { state, transaction, options } = this.#parts
+    const { state, transaction } = this.#parts
     const { clusterSize } = state.geometry
-    let from = 0
-    let place = -1
-    const flush = async (to: number): Promise<void> => {
-      if (place < 0) return
-      await this.#send(transaction.write(place, bytes.subarray(from, to)))
-      place = -1
-      await options.pace?.(to - from)
-    }
-    for (let at = 0; at < bytes.length; at += clusterSize) {
-      const zero = isZero(bytes, at, at + clusterSize)
-      if (zero && (await this.#zero(offset + at, offset + at + clusterSize))) {
-        await flush(at)
-        continue
+    const { length } = bytes
+    const isData = (at: number) => at < length && !isZero(bytes, at, at + clusterSize)
+    for (let at = 0; at < length; ) {
+      let end = at
+      while (isData(end)) end += clusterSize
+      if (end === at) {
+        const next = at + clusterSize
+        if (await this.#zero(offset + at, offset + next)) {
+          at = next
+          continue
+        }
+        end = next
       }
-      const taken = await transaction.take(1)
-      if (place >= 0 && taken !== place + at - from) await flush(at)
-      if (place < 0) {
-        place = taken
-        from = at
+      const run = await transaction.takeRun((end - at) / clusterSize)
+      const stop = at + run.clusterCount * clusterSize
+      for (let place = run.offset, from = at; from < stop; from += clusterSize) {
+        this.#setEntry(offset + from, place)
+        place += clusterSize
       }
-      this.#setEntry(offset + at, taken)
+      await this.#writes.put(run.offset, bytes.subarray(at, stop))
+      at = stop
     }
-    await flush(bytes.length)
   }
 
   /** Points the entry of a guest cluster at `place`, or with 0 at zeroes; what it named before is lost. */
@@ -316,6 +315,7 @@ class Merge {
     }
     await transaction.commit({
       ...bitmaps,
+      keepsShortRuns: true,
       header: { ...change, size, l1Size: this.#next.entryCount, l1TableOffset },
       l1: this.#next,
     })

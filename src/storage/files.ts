@@ -52,7 +52,7 @@ export interface OpenFile {
    * went.
    */
   truncate(size: number): Promise<void>
-  /** Makes what was written durable; without `dataOnly` also size and times. */
+  /** Makes what was written durable; without `dataOnly` also size and times. Rejects with `FLUSH_FAILED`. */
   sync(options?: { dataOnly?: boolean }): Promise<void>
   /** Gives space back; the range reads as zeroes, the size stays. */
   punchHole(offset: number, length: number): boolean
@@ -99,7 +99,7 @@ export interface FileSystem {
   makeFolder(path: string, options?: { parents?: boolean }): Promise<void>
   /** Removes an empty folder. */
   removeFolder(path: string): Promise<void>
-  /** Makes the names in a folder durable. */
+  /** Makes the names in a folder durable; rejects with `FLUSH_FAILED` where that fails. */
   syncFolder(path: string): Promise<void>
   /** Bytes that a user's files can still take where `path` is. Absent where nobody knows. */
   freeSpace?(path: string): Promise<number>

@@ -45,6 +45,11 @@ const FAILURES: Readonly<Record<string, HostFailure>> = {
   ENOMEDIUM: io('IO_FAILED', 'No medium found'),
 }
 
+/** The error of a flush that failed: what was written before it may be lost, and another try proves nothing. */
+export function flushError(error: unknown): IoError {
+  return new IoError('FLUSH_FAILED', 'flush failed, what is on disk is unknown', { cause: error })
+}
+
 /** The name of the errno in an error that Node or a system call threw. */
 function errnoOf(error: unknown): string | undefined {
   if (typeof error !== 'object' || error === null || !('code' in error)) return undefined

@@ -10,7 +10,7 @@ export {
   type OpenFile,
   type OpenMode,
 } from './files.ts'
-export { hostError } from './host-error.ts'
+export { flushError, hostError } from './host-error.ts'
 export type { FileLockKind } from './lock-bytes.ts'
 export { LockGroup } from './lock-group.ts'
 export { MemoryDevice, type MemoryDeviceOptions } from './memory-device.ts'

@@ -15,7 +15,7 @@ import {
 import { findHolders, holderText } from './file-holders.ts'
 import { FileLock } from './file-lock.ts'
 import type { FileKind, FileStat, FileSystem, OpenFile, OpenMode } from './files.ts'
-import { hostError } from './host-error.ts'
+import { flushError, hostError } from './host-error.ts'
 import type { FileLockKind } from './lock-bytes.ts'
 import { LockGroup } from './lock-group.ts'
 
@@ -69,6 +69,8 @@ const common: Omit<FileSystem, 'open'> = {
       const folder = await fs.promises.open(path, 'r')
       try {
         await folder.sync()
+      } catch (error) {
+        throw flushError(hostError(error, 'flush of the folder'))
       } finally {
         await folder.close()
       }
@@ -230,7 +232,11 @@ class NodeFile implements OpenFile {
 
   async sync(options: { dataOnly?: boolean } = {}): Promise<void> {
     const call = options.dataOnly ? fs.fdatasync : fs.fsync
-    await this.#onPool('flush', {}, (fd, done) => call(fd, (error) => done(error ?? null, 0)))
+    try {
+      await this.#onPool('flush', {}, (fd, done) => call(fd, (error) => done(error ?? null, 0)))
+    } catch (error) {
+      throw flushError(error)
+    }
   }
 
   punchHole(offset: number, length: number): boolean {

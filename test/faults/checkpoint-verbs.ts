@@ -96,6 +96,7 @@ function verb(
 ): FaultVerb {
   return {
     ...{ name, collect: allViews, early: activeViews, lighter: 4 },
+    codes: ['SEARCH_INCOMPLETE'],
     setup: (seed) => disks(seed, steps),
     mend: async (files) => resumeCheckpoints(await catalogueIn(files)),
     run: async (files) => run(await catalogueIn(files)),

@@ -7,6 +7,7 @@ import { BusyError } from '../../src/base/errors.ts'
 import {
   type FileLockKind,
   type FileSystem,
+  flushError,
   hostError,
   type LockGroup,
   type OpenFile,
@@ -114,8 +115,9 @@ export class FaultFiles implements FileSystem {
   }
 }
 
-function failure(errno: string, action: string): unknown {
-  return hostError(Object.assign(new Error(errno), { code: errno }), action)
+function failure(errno: string, action: CallName): unknown {
+  const error = hostError(Object.assign(new Error(errno), { code: errno }), action)
+  return action === 'sync' || action === 'syncFolder' ? flushError(error) : error
 }
 
 class FaultFile implements OpenFile {

@@ -139,9 +139,12 @@ export const FAULT_KINDS: readonly FaultKind[] = [
   ...once('write-half', { hits: among('write'), deed: { how: 'short', count: half }, codes: [] }),
   ...once('sync-eio', {
     hits: among('sync'),
-    ...{ deed: fail('EIO'), codes: ['FLUSH_FAILED', 'IMAGE_BROKEN', 'CLOSE_FAILED', 'IO_FAILED'] },
+    ...{ deed: fail('EIO'), codes: ['FLUSH_FAILED', 'IMAGE_BROKEN', 'CLOSE_FAILED'] },
   }),
-  ...once('folder-eio', { hits: among('syncFolder'), deed: fail('EIO'), codes: IO }),
+  ...once('folder-eio', {
+    hits: among('syncFolder'),
+    ...{ deed: fail('EIO'), codes: ['FLUSH_FAILED'] },
+  }),
   ...once('emfile', {
     hits: either(opens('read', 'write'), creates),
     ...{ deed: fail('EMFILE'), codes: ['TOO_MANY_OPEN_FILES'] },

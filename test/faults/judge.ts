@@ -189,7 +189,8 @@ async function unsound(
 }
 
 function imagesIn(files: DiskFiles): readonly string[] {
-  return files.paths.filter((path) => path.endsWith('.qcow2'))
+  // What lies in the trash of a catalogue stands where its base is no longer.
+  return files.paths.filter((path) => path.endsWith('.qcow2') && !path.includes('/.cowpoint/'))
 }
 
 /** Guests can write to every image, and the verb can be done again. */

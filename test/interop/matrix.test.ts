@@ -44,6 +44,7 @@ const except =
 
 const sound = whole.filter((image) => image.open.status === 0)
 const lines = { stderr: 'lines' } as const
+const freeAtEnd = ['v2-2m', 'v3-2m', 'discarded-all', 'discarded-all-v2']
 
 describeDifferential('whole images', [
   ...reads(whole, 'info', ['info', 'info --output=json']),
@@ -58,8 +59,19 @@ describeDifferential('whole images', [
     'map --output=json',
     'snapshot -l',
   ]),
-  // There qemu-img recommends itself.
-  ...reads(sound.filter(except('bitmaps-stale')), 'check', ['check', 'check --output=json'], lines),
+  // There qemu-img recommends itself; of free clusters at the end of the file cowpoint warns on standard error.
+  ...reads(
+    sound.filter(except('bitmaps-stale', ...freeAtEnd)),
+    'check',
+    ['check', 'check --output=json'],
+    lines,
+  ),
+  ...reads(
+    sound.filter(({ name }) => freeAtEnd.includes(name)),
+    'check',
+    ['check -q'],
+    lines,
+  ),
 ])
 
 /**

@@ -185,7 +185,7 @@ describe('compacting', () => {
     })
     const { fileSize } = await reference.compact()
     let stops = 0
-    for (let writes = 1; writes < 200; writes += 3) {
+    for (let writes = 1; writes < 200; writes++) {
       const file = await halfEmpty()
       const image = await Qcow2Image.open(file, { writable: true })
       const before = await viewDigests(image)

@@ -11,3 +11,4 @@ process.on('message', (task: Task) => {
 
 // Whoever started this is gone, and nobody would hear of what came of it.
 process.on('disconnect', () => process.exit())
+for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => process.exit(1))

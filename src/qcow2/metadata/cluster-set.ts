@@ -40,6 +40,21 @@ export class ClusterSet {
     return false
   }
 
+  /** The first cluster at or after `cluster` that is not in the set. */
+  firstOutside(cluster: number): number {
+    for (let next = cluster; ; ) {
+      const page = this.#pages.get(Math.floor(next / PAGE_BITS))
+      if (page === undefined) return next
+      const end = next - (next % PAGE_BITS) + PAGE_BITS
+      for (; next < end; next++) {
+        const bit = next % PAGE_BITS
+        const word = page[bit >>> 5] as number
+        if (((word >>> (bit & 31)) & 1) === 0) return next
+        if (word === 0xffffffff) next += 31 - (bit & 31)
+      }
+    }
+  }
+
   clear(): void {
     this.#pages.clear()
   }

@@ -1,6 +1,8 @@
 /** Cuts off the end of a file that this session made free: space that comes back where holes cannot be punched, too. */
 
 import { divideUp } from '../../base/bytes.ts'
+import type { RefcountCodec } from '../layout/refcounts.ts'
+import type { RefcountStore } from './refcount-store.ts'
 import type { Qcow2State } from './state.ts'
 
 /**
@@ -13,10 +15,31 @@ export async function cutFreeTail(state: Qcow2State): Promise<void> {
   const end = divideUp(host.size, clusterSize)
   if (writer === undefined || freedEnd < end || !host.device.can.resize) return
   try {
-    let last = end
-    while (last > 1 && (await writer.refcounts.get(last - 1)) === 0) last--
+    const last = await usedEnd(writer.refcounts, end)
     if (last < end) await host.resize(last * clusterSize)
   } catch {
     // A tail that stays only takes space.
   }
+}
+
+/** One more than the last cluster in use before `end`, at least 1; slice by slice, as a tail can be most of a file. */
+async function usedEnd(refcounts: RefcountStore, end: number): Promise<number> {
+  const { codec, blocks, refcountsPerSlice } = refcounts
+  let last = end
+  while (last > 1) {
+    const start = last - 1 - ((last - 1) % refcountsPerSlice)
+    const at = refcounts.sliceOffset(start)
+    const slice = at === 0 ? undefined : (blocks.peek(at) ?? (await blocks.load(at)))
+    const count = slice === undefined ? 0 : usedCount(codec, slice.bytes, last - start)
+    if (count > 0) return start + count
+    last = start
+  }
+  return 1
+}
+
+/** How many of the first `length` counts there are up to the last that is not zero. */
+function usedCount(codec: RefcountCodec, bytes: Uint8Array, length: number): number {
+  let count = length
+  while (count > 0 && codec.get(bytes, count - 1) === 0) count--
+  return count
 }

@@ -8,27 +8,24 @@ import { breathe } from '../../base/breathe.ts'
 import { divideUp, isZero, writeU64 } from '../../base/bytes.ts'
 import { UsageError } from '../../base/errors.ts'
 import { LIMIT } from '../layout/constants.ts'
+import type { TakenRun } from './allocator.ts'
 import { ClusterSet } from './cluster-set.ts'
 import { commit, noteFreed } from './commit.ts'
+import { type SpaceWish, spaceToGive } from './given-space.ts'
 import type { HeaderChange } from './header-switch.ts'
 import type { L1Table } from './l1-table.ts'
 import { markMetadata } from './overlap.ts'
-import { appendRun, type ClusterRun } from './quarantine.ts'
+import type { ClusterRun } from './quarantine.ts'
 import { overflow, underflow } from './refcount-store.ts'
 import type { Qcow2State } from './state.ts'
 
 /** What becomes true with the switch, besides the refcounts. */
-export interface Outcome {
+export interface Outcome extends SpaceWish {
   readonly header: HeaderChange
   /** The active L1 table as it is then; left out where it stays. */
   readonly l1?: L1Table
   /** What to change in memory in the same step. */
   readonly apply?: () => void
-  /**
-   * Refcount blocks that were touched and count nothing any more are let go, the table ends with the last one, and the
-   * host gets the space of replaced tables back too. Otherwise that stays with the file: the next change takes it again.
-   */
-  readonly dropEmptyBlocks?: boolean
   /** Writes a whole refcount structure afresh instead of what changed in the present one. */
   readonly writeRefcounts?: () => Promise<WrittenTable>
 }
@@ -156,6 +153,26 @@ export class Transaction {
     return first * this.#state.geometry.clusterSize
   }
 
+  /** Takes the first free clusters that lie in a row, at most `limit` of them; each then has the count 1. */
+  async takeRun(limit: number): Promise<TakenRun> {
+    const { geometry, metadata, writing } = this.#state
+    const { refcountsPerBlock, clusterSize } = geometry
+    const first = await this.#nextFree(this.#next)
+    const block = Math.floor(first / refcountsPerBlock)
+    const bytes = this.#blocks.get(block) ?? (await this.#load(block))
+    const base = block * refcountsPerBlock
+    const end = Math.min(first + limit, base + refcountsPerBlock)
+    let next = first
+    for (; next < end; next++) {
+      if (writing.refcounts.codec.get(bytes, next - base) !== 0 || this.#freed.has(next)) break
+      if (metadata.has(next)) throw underflow(next, 0)
+      writing.refcounts.codec.set(bytes, next - base, 1)
+    }
+    this.#changed.add(block)
+    this.#next = next
+    return { offset: first * clusterSize, clusterCount: next - first }
+  }
+
   /** From now on looks for free clusters from `cluster` on; returns where it would have gone on. */
   seek(cluster: number): number {
     const before = this.#next
@@ -224,7 +241,7 @@ export class Transaction {
     refcounts.replaceTable({ offset: table.offset, clusterCount }, table.bytes)
     refcounts.blocks.clear()
     state.compressedCursor = undefined
-    const given = this.#spaceToGive(outcome.dropEmptyBlocks ?? false)
+    const given = spaceToGive(state, this.#freed.runs(), outcome)
     await markMetadata(state)
     // Once for reads that begin now, and again: those that began before the switch may still look at what is
     // free now, and bring its tables to memory.
@@ -240,20 +257,6 @@ export class Transaction {
     const { host } = this.#state
     if (this.#switched || host.failure !== undefined || host.size <= this.#oldSize) return
     if (host.device.can.resize) await host.resize(this.#oldSize)
-  }
-
-  /** What of the freed clusters the host gets back: data, and tables only where they are asked for too. */
-  #spaceToGive(tablesToo: boolean): ClusterRun[] {
-    const { metadata, punch } = this.#state
-    if (!punch) return []
-    if (tablesToo) return [...this.#freed.runs()]
-    const runs: ClusterRun[] = []
-    for (const { first, count } of this.#freed.runs()) {
-      for (let cluster = first; cluster < first + count; cluster++) {
-        if (!metadata.has(cluster)) appendRun(runs, cluster)
-      }
-    }
-    return runs
   }
 
   /** Frees clusters in memory and on the host; what was the tail of the file is cut off. */
@@ -291,8 +294,10 @@ export class Transaction {
       const bytes = this.#blocks.get(block) ?? (await this.#load(block))
       const base = block * refcountsPerBlock
       const index = codec.findZero(bytes, cluster - base, refcountsPerBlock)
-      if (index >= 0 && !this.#freed.has(base + index)) return base + index
-      cluster = base + (index < 0 ? refcountsPerBlock : index + 1)
+      const found = base + (index < 0 ? refcountsPerBlock : index)
+      // What this change frees can be a whole disk: over all of it at once.
+      cluster = index < 0 ? found : this.#freed.firstOutside(found)
+      if (index >= 0 && cluster === found) return found
     }
   }
 
