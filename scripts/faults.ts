@@ -1,6 +1,6 @@
 /**
  * Lets every call of every verb fail, in every way, and prints what came of it (docs/reliability.md):
- * `--points N --seed S --verb V`, or `--replay KEY`.
+ * `--points N --seed S --verb V --stride K --failures N`, or `--replay KEY`.
  */
 
 import { parseArgs } from 'node:util'
@@ -20,6 +20,7 @@ const { values } = parseArgs({
     verb: { type: 'string' },
     replay: { type: 'string' },
     failures: { type: 'string', default: '10' },
+    stride: { type: 'string', default: '1' },
   },
 })
 
@@ -49,7 +50,7 @@ async function main(): Promise<boolean> {
   for (; points < wanted && failures < Number(values.failures); seed++) {
     for (const verb of verbs) {
       let count = 0
-      for await (const outcome of tryVerb(verb, seed)) {
+      for await (const outcome of tryVerb(verb, seed, Number(values.stride))) {
         if (!outcome.fired && outcome.failure === undefined) continue
         count++
         const { code = 'no error' } = outcome

@@ -5,7 +5,7 @@
 
 import { loadPackage } from '../base/load-package.ts'
 
-const VERBS = new Set(['compare', 'commit', 'convert', 'dd', 'rebase', 'stream'])
+const VERBS = new Set(['commit', 'compact', 'compare', 'convert', 'dd', 'rebase', 'stream'])
 /** In V8's units, which are bytes of bytecode; its own number is 67584. */
 const BUDGET = 1_000_000
 

@@ -59,7 +59,8 @@ async function errorCount(files: DiskFiles): Promise<number> {
   return count
 }
 
-async function allViews(files: DiskFiles): Promise<Views> {
+/** What all images read as, with their snapshots; temporary files are no images. */
+export async function allViews(files: DiskFiles): Promise<Views> {
   const all = new Map<string, Uint8Array>()
   for (const path of files.paths) {
     if (temporaryKind(path) !== undefined) continue

@@ -1,7 +1,7 @@
 /** `cowpoint gc`: removes files that were under construction when a process was killed. */
 
 import { dirname } from 'node:path'
-import { UsageError } from '../../base/errors.ts'
+import { CowpointError, UsageError } from '../../base/errors.ts'
 import { removeLeftovers } from '../../chain/index.ts'
 import { CheckpointCatalogue, pendingOperation } from '../../checkpoint/index.ts'
 import { defineCommand } from '../command.ts'
@@ -85,8 +85,13 @@ function parseSeconds(text: string): number {
 async function checkpointReason(path: string): Promise<string | undefined> {
   const folder = dirname(path).replace(/[/\\]\.cowpoint$/, '')
   const catalogue = await CheckpointCatalogue.find({ folder })
-  const { verb } = await pendingOperation(catalogue)
-  return verb === undefined
-    ? undefined
-    : `'${verb}' was cut off here: 'cowpoint checkpoint resume' comes first`
+  try {
+    const { verb } = await pendingOperation(catalogue)
+    if (verb === undefined) return undefined
+    return `'${verb}' was cut off here: 'cowpoint checkpoint resume' comes first`
+  } catch (error) {
+    // Nobody knows what it needs.
+    if (error instanceof CowpointError) return error.message
+    throw error
+  }
 }

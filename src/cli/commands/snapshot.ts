@@ -3,6 +3,7 @@
 import { UsageError } from '../../base/errors.ts'
 import type { Qcow2Image, SnapshotRecord } from '../../qcow2/index.ts'
 import { defineCommand } from '../command.ts'
+import type { Context } from '../context.ts'
 import { text, toggle } from '../options.ts'
 import { warnOfBases } from './base-warning.ts'
 import { imageSourceOptions, openImage } from './image-source.ts'
@@ -92,12 +93,12 @@ export const command = defineCommand({
     await using chain = await openImage(name, options, { writable, backing: false })
     await warnOfBases(chain, context)
     const image = chain.layers[0]?.image
-    if (create !== undefined) await createOne(image, create)
+    if (create !== undefined) await createOne(image, create, context)
     else if (apply !== undefined) {
       // Of all these only going back changes what overlays of the image read.
       await guardViews(chain.active.path, options, { action: 'snapshot -a' }, context)
-      await applyOne(image, apply)
-    } else if (remove !== undefined) await deleteOne(image, remove)
+      await applyOne(image, apply, context)
+    } else if (remove !== undefined) await deleteOne(image, remove, context)
     else if (list) {
       const lines = snapshotLines(image?.snapshots ?? [])
       for (const line of visibleLines(lines, context.stdout)) await context.stdout.line(line)
@@ -124,9 +125,13 @@ function refuseExtractOptions(
 /** What fits into QEMU's field for a name. */
 const NAME_LENGTH = 255
 
-async function createOne(image: Qcow2Image | undefined, name: string): Promise<void> {
+async function createOne(
+  image: Qcow2Image | undefined,
+  name: string,
+  { signal }: Context,
+): Promise<void> {
   if (image === undefined) throw noSnapshots(`Could not create snapshot '${name}'`)
-  await image.createSnapshot({ name: shortened(name), vmClock: 0n, icount: 0n })
+  await image.createSnapshot({ name: shortened(name), vmClock: 0n, icount: 0n, signal })
 }
 
 /** Cut to what QEMU stores, between characters. */
@@ -138,7 +143,11 @@ function shortened(name: string): string {
   return bytes.toString('utf8', 0, end)
 }
 
-async function applyOne(image: Qcow2Image | undefined, wanted: string): Promise<void> {
+async function applyOne(
+  image: Qcow2Image | undefined,
+  wanted: string,
+  { signal }: Context,
+): Promise<void> {
   const failed = `Could not apply snapshot '${wanted}'`
   if (image === undefined) throw noSnapshots(failed)
   const { snapshots } = image
@@ -147,15 +156,19 @@ async function applyOne(image: Qcow2Image | undefined, wanted: string): Promise<
   if (found === undefined) {
     throw notFound(`${failed}: Failed to load snapshot: No such file or directory`, wanted)
   }
-  await image.applySnapshot(found)
+  await image.applySnapshot(found, { signal })
 }
 
-async function deleteOne(image: Qcow2Image | undefined, wanted: string): Promise<void> {
+async function deleteOne(
+  image: Qcow2Image | undefined,
+  wanted: string,
+  { signal }: Context,
+): Promise<void> {
   const found: SnapshotRecord | undefined = image?.snapshots.find(({ name }) => name === wanted)
   if (image === undefined || found === undefined) {
     throw notFound(`Could not delete snapshot '${wanted}': snapshot not found`, wanted)
   }
-  await image.deleteSnapshot(found)
+  await image.deleteSnapshot(found, { signal })
 }
 
 function notFound(message: string, snapshot: string): UsageError {

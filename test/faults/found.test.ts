@@ -1,0 +1,37 @@
+/** What the fault loop found, each once. */
+
+import { expect, test } from 'vitest'
+import { IoError, UsageError } from '../../src/base/errors.ts'
+import { firstErrorOf, throwingFirst } from '../../src/base/first-error.ts'
+import { tryPoint } from './points.ts'
+
+const FOUND: readonly (readonly [string, Parameters<typeof tryPoint>[0]])[] = [
+  ['a file that cannot be probed does not pass for raw', at('convert', 'read-nothing', 0)],
+  ['a new base is closed when it cannot be looked at', at('rebase', 'look-eio', 9)],
+  ['an image that cannot be read is not left behind by a move', at('relocate-base', 'read-eio', 1)],
+  ['a name that cannot be followed is not left behind', at('relocate-base', 'name-eio', 17)],
+  ['a file that is replaced while it is looked for is found', at('relocate-base', 'enoent', 1)],
+  ['an overlay that cannot be read keeps its base', at('checkpoint-delete-push', 'name-eio', 21)],
+  ['of two errors the first is told', at('stream', 'enospc-ever', 3)],
+  ['a repair that was half taken back is taken back', at('repair-undo', 'sync-eio', 1)],
+]
+
+function at(verb: string, kind: string, turn: number): Parameters<typeof tryPoint>[0] {
+  return { verb, seed: 1, kind, turn }
+}
+
+test.each(FOUND)('%s', async (_, point) => {
+  const { fired, failure } = await tryPoint(point)
+  expect({ fired, failure }).toEqual({ fired: true, failure: undefined })
+})
+
+test('the error of the work comes before those of closing', async () => {
+  const first = new UsageError('FIRST', 'the work failed')
+  const work = async () => {
+    await using _a = { [Symbol.asyncDispose]: () => Promise.reject(new IoError('A', 'a')) }
+    await using _b = { [Symbol.asyncDispose]: () => Promise.reject(new IoError('B', 'b')) }
+    throw first
+  }
+  await expect(throwingFirst(work)).rejects.toBe(first)
+  expect(firstErrorOf(first)).toBe(first)
+})
