@@ -1,6 +1,6 @@
 /**
  * Kills the command around every storage operation of every line, and prints what came of it (docs/reliability.md):
- * `--kills N --verb V`, or `--replay VERB:TURN:WHEN`.
+ * `--kills N --verb V`, `--replay VERB:TURN:WHEN`, or `--large N`: at random times, on images of 24 MiB.
  */
 
 import { parseArgs } from 'node:util'
@@ -13,6 +13,7 @@ const { values } = parseArgs({
     kills: { type: 'string', default: '1200' },
     verb: { type: 'string' },
     replay: { type: 'string' },
+    large: { type: 'string' },
   },
 })
 
@@ -65,6 +66,27 @@ async function run(command: DeadlyCommand, lines: readonly KillVerb[]): Promise<
   return failures === 0
 }
 
+/** Lines that take a while on large images. */
+const LONG = ['convert', 'convert-compressed', 'compact', 'commit', 'rebase', 'stream', 'io']
+
+async function runLarge(command: DeadlyCommand, killCount: number): Promise<boolean> {
+  const lines = KILL_VERBS.filter(({ name }) => LONG.includes(name))
+  let [killed, failures] = [0, 0]
+  for (const line of lines) {
+    const staged = await prepare(command, line, 0)
+    for (let round = 0; round < killCount / lines.length; round++) {
+      const afterMs = 60 + Math.floor(Math.random() * 700)
+      const { end, failure } = await kill(command, staged, afterMs)
+      if (end.signal === 'SIGKILL') killed++
+      if (failure === undefined) continue
+      failures++
+      console.log(`${line.name} after ${afterMs} ms: ${failure}`)
+    }
+  }
+  console.log(`${killed} kills at random times in ${lines.length} lines; ${failures} failures`)
+  return failures === 0
+}
+
 async function replay(command: DeadlyCommand, key: string): Promise<boolean> {
   const [name, turn, when] = key.split(':')
   const line = KILL_VERBS.find((one) => one.name === name)
@@ -79,6 +101,7 @@ async function replay(command: DeadlyCommand, key: string): Promise<boolean> {
 async function main(): Promise<boolean> {
   using command = await DeadlyCommand.create()
   if (values.replay !== undefined) return await replay(command, values.replay)
+  if (values.large !== undefined) return await runLarge(command, Number(values.large))
   return await run(
     command,
     KILL_VERBS.filter(({ name }) => values.verb === undefined || name === values.verb),

@@ -173,7 +173,10 @@ class Relocation {
     const source = await FileDevice.open(this.#files, from, { lock })
     this.#held.push(source)
     try {
-      const target = await FileDevice.open(this.#files, part, { create: 'new' })
+      const target = await FileDevice.open(this.#files, part, {
+        create: 'new',
+        lock: lockRequest('write', this.#work),
+      })
       try {
         await target.resize(source.size)
         await copy(source, target, { targetIsZero: true, signal, onProgress })

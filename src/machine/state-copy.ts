@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto'
 import { dirname } from 'node:path'
 import { breathe } from '../base/breathe.ts'
+import { IoError } from '../base/errors.ts'
 import type { LongWork } from '../base/progress.ts'
 import { type FileSystem, nodeFiles, type OpenFile } from '../storage/index.ts'
 
@@ -78,7 +79,9 @@ async function pump(
     const part = chunk.subarray(0, count)
     hash.update(part)
     for (let done = 0; target !== undefined && done < count; ) {
-      done += await target.write(part.subarray(done), size + done)
+      const stored = await target.write(part.subarray(done), size + done)
+      if (stored === 0) throw new IoError('NO_SPACE', 'write stored nothing')
+      done += stored
     }
     size += count
     onProgress?.({ done: size, total: Math.max(size, total) })

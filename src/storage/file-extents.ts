@@ -9,6 +9,12 @@ import { hostError } from './host-error.ts'
  */
 const LONGEST_LIST = 4096
 
+/** Whether the file ends before that byte by now: what it has lost is no hole, and the read is to say so. */
+function isLost(file: OpenFile, offset: number): boolean {
+  const hole = file.nextHole(offset)
+  return hole !== undefined && (hole < offset || hole === Number.POSITIVE_INFINITY)
+}
+
 /**
  * The extents of `[offset, offset + length)`; what lies past `fileSize` is a hole. A file that
  * cannot tell its holes is data throughout.
@@ -26,7 +32,7 @@ export function fileExtents(
   try {
     while (at < fileEnd && list.length < LONGEST_LIST) {
       const data = file.nextData(at)
-      if (data === undefined) {
+      if (data === undefined || (data >= fileEnd && isLost(file, fileEnd - 1))) {
         appendExtent(list, { offset: at, length: fileEnd - at, kind: 'data' })
         at = fileEnd
         break

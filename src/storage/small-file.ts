@@ -5,6 +5,7 @@
 
 import { dirname } from 'node:path'
 import { ImageError } from '../base/errors.ts'
+import { transferAll } from './file-transfer.ts'
 import type { FileSystem } from './files.ts'
 
 /**
@@ -25,13 +26,8 @@ export async function readSmallFile(
       })
     }
     const bytes = new Uint8Array(size)
-    let done = 0
-    while (done < size) {
-      const count = file.readSync(bytes.subarray(done), done)
-      if (count === 0) break
-      done += count
-    }
-    return bytes.subarray(0, done)
+    await transferAll(file, 'read', 0, bytes)
+    return bytes
   } finally {
     await file.close()
   }
@@ -49,8 +45,7 @@ export async function writeSmallFile(
   const file = await files.open(temporary, 'create-new')
   try {
     try {
-      let done = 0
-      while (done < bytes.length) done += file.writeSync(bytes.subarray(done), done)
+      await transferAll(file, 'write', 0, bytes)
       await file.sync()
     } finally {
       await file.close()

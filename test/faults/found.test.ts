@@ -12,6 +12,8 @@ const FOUND: readonly (readonly [string, Parameters<typeof tryPoint>[0]])[] = [
   ['a name that cannot be followed is not left behind', at('relocate-base', 'name-eio', 17)],
   ['a file that is replaced while it is looked for is found', at('relocate-base', 'enoent', 1)],
   ['an overlay that cannot be read keeps its base', at('checkpoint-delete-push', 'name-eio', 21)],
+  ['a disk that stores nothing does not hold a verb', at('small-file', 'write-nothing-ever', 0)],
+  ['what a base has lost is no hole', { ...at('stream', 'shrink', 23), seed: 3 }],
   ['of two errors the first is told', at('stream', 'enospc-ever', 3)],
   ['a repair that was half taken back is taken back', at('repair-undo', 'sync-eio', 1)],
 ]

@@ -171,7 +171,7 @@ export async function* tryVerb(
   const stride = asked * (verb.lighter ?? 1)
   const kinds = verb.bases === undefined ? FAULT_KINDS : [...FAULT_KINDS, ...MEDDLINGS]
   for (const kind of kinds) {
-    for (let turn = (seed + kind.name.length) % stride; ; turn += stride) {
+    for (let turn = (seed + kind.name.length) % Math.min(stride, 3); ; turn += stride) {
       const outcome = await tryPoint({ verb: verb.name, seed, kind: kind.name, turn })
       yield outcome
       if (!outcome.fired) break

@@ -69,11 +69,11 @@ export class DeadlyCommand implements Disposable {
     return join(this.#folder, 'main.mjs')
   }
 
-  /** Runs it in `cwd`, killed where `death` says. */
-  async run(cwd: string, words: readonly string[], death?: Death): Promise<RunEnd> {
+  /** Runs it in `cwd`, killed where `death` says, or after so many milliseconds. */
+  async run(cwd: string, words: readonly string[], death?: Death | number): Promise<RunEnd> {
     const countFile = join(this.#folder, `count-${this.#runs++}`)
     const env = { ...process.env, COWPOINT_COUNT: countFile, COWPOINT_DEATH: '' }
-    if (death !== undefined) {
+    if (typeof death === 'object') {
       env.COWPOINT_DEATH = `${death.turn}:${death.when}:${death.signal}`
     }
     const child = spawn(process.execPath, [this.main, ...words], {
@@ -83,6 +83,8 @@ export class DeadlyCommand implements Disposable {
     child.stderr.on('data', (chunk: Buffer) => {
       stderr += chunk
     })
+    const end =
+      typeof death === 'number' ? setTimeout(() => child.kill('SIGKILL'), death) : undefined
     const guard = setTimeout(() => child.kill('SIGQUIT'), HANG_MS)
     const [status, signal] = await new Promise<[number | null, NodeJS.Signals | null]>(
       (done, failed) => {
@@ -91,8 +93,9 @@ export class DeadlyCommand implements Disposable {
       },
     )
     clearTimeout(guard)
-    const end = { status: status ?? undefined, signal: signal ?? undefined, stderr }
-    return { ...end, count: countIn(countFile) }
+    clearTimeout(end)
+    const how = { status: status ?? undefined, signal: signal ?? undefined, stderr }
+    return { ...how, count: countIn(countFile) }
   }
 
   [Symbol.dispose](): void {

@@ -16,8 +16,6 @@ import { DiskFiles } from '../support/disk-files.ts'
 import type { DeadlyCommand, Death, RunEnd } from './command.ts'
 import type { KillVerb } from './kill-verbs.ts'
 
-const SEED = 1
-
 /** A line, with what it finds and what it leaves when nobody kills it. */
 export interface KillStage {
   readonly line: KillVerb
@@ -27,9 +25,13 @@ export interface KillStage {
 }
 
 /** Runs a line once to its end. */
-export async function prepare(command: DeadlyCommand, line: KillVerb): Promise<KillStage> {
+export async function prepare(
+  command: DeadlyCommand,
+  line: KillVerb,
+  seed = 1,
+): Promise<KillStage> {
   const verb = FAULT_VERBS.find(({ name }) => name === line.like) as FaultVerb
-  const library = await stageOf(verb, SEED)
+  const library = await stageOf(verb, seed)
   const folder = mkdtempSync(join(tmpdir(), 'cowpoint-kill-'))
   try {
     library.start.dump(folder)
@@ -60,11 +62,11 @@ function load(folder: string): DiskFiles {
   return files
 }
 
-/** Kills one run; says what is wrong, undefined where nothing is. */
+/** Kills one run, at an operation or after so many milliseconds; says what is wrong, undefined where nothing is. */
 export async function kill(
   command: DeadlyCommand,
   { line, stage }: KillStage,
-  death: Death,
+  death: Death | number,
   { again = false }: { readonly again?: boolean } = {},
 ): Promise<{ readonly end: RunEnd; readonly failure: string | undefined }> {
   const folder = mkdtempSync(join(tmpdir(), 'cowpoint-kill-'))
