@@ -7,7 +7,7 @@ import { describe, expect, test } from 'vitest'
 import { FAULT_KINDS, MEDDLINGS } from './fault-kinds.ts'
 import { FAULT_VERBS, keyOfPoint, pointOfKey, tryPoint, tryVerb } from './points.ts'
 
-const STRIDE = Number(process.env.COWPOINT_FAULT_STRIDE ?? 29)
+const STRIDE = Number(process.env.COWPOINT_FAULT_STRIDE ?? 59)
 
 describe.each(FAULT_VERBS)('$name', (verb) => {
   test('a fault at any call leaves before or after, and nothing else', async () => {
