@@ -93,6 +93,23 @@ describe('the packed package', () => {
     expect(stdout).toBe('true\n')
   })
 
+  test('locks images from the library as from the command', async () => {
+    const code = [
+      "import { NewImage, openChain } from 'cowpoint'",
+      "const layout = { format: 'qcow2', options: {} }",
+      "const made = await NewImage.create({ location: 'locked.qcow2', layout, size: 1048576 })",
+      'await made.finish()',
+      "const chain = await openChain('locked.qcow2', { writable: true })",
+      "const { execFileSync } = await import('node:child_process')",
+      "try { execFileSync('node_modules/.bin/cowpoint', ['info', 'locked.qcow2'], { stdio: 'pipe' }) }",
+      'catch (error) { console.log(String(error.stderr)) }',
+      'await chain.close()',
+    ]
+    const words = ['--no-warnings', '--input-type=module', '-e', code.join('\n')]
+    const { stdout } = await run(process.execPath, words, { cwd: user })
+    expect(stdout).toContain('lock')
+  })
+
   test('type-checks in a strict project that checks its libraries', async () => {
     const names = Object.keys(await import('../src/index.ts'))
     const code = [

@@ -5,15 +5,20 @@
 
 import { createRequire } from 'node:module'
 
+let loader: NodeJS.Require | undefined
+
+/** Never the name `require`: a bundler puts something in its place that knows no packages. */
+function load(): NodeJS.Require {
+  loader ??= createRequire(import.meta.url)
+  return loader
+}
+
 /** The CommonJS exports of the package `name`; throws as `require` does. */
 export function loadPackage(name: string): unknown {
-  // A bundle of CommonJS form has a `require` already, and no import.meta.
-  return typeof require === 'function' ? require(name) : createRequire(import.meta.url)(name)
+  return load()(name)
 }
 
 /** The path of the file that `loadPackage(name)` would load; throws as `require.resolve` does. */
 export function resolvePackage(name: string): string {
-  return typeof require === 'function'
-    ? require.resolve(name)
-    : createRequire(import.meta.url).resolve(name)
+  return load().resolve(name)
 }
