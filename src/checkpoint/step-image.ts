@@ -1,6 +1,6 @@
 /** Opens the images that steps work on, by their paths in the journal, and looks at their records without opening them. */
 
-import { CowpointError } from '../base/errors.ts'
+import { ImageError } from '../base/errors.ts'
 import { statOf } from '../chain/index.ts'
 import { type Header, looksLikeQcow2, Qcow2Image, readHeader } from '../qcow2/index.ts'
 import { FileDevice } from '../storage/index.ts'
@@ -46,7 +46,8 @@ export async function headerAt(
   try {
     return (await readHeader(file)).header
   } catch (error) {
-    if (error instanceof CowpointError) return undefined
+    // A host that fails says nothing about the image: whoever asks must not take it for none.
+    if (error instanceof ImageError) return undefined
     throw error
   }
 }

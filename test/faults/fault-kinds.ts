@@ -151,7 +151,11 @@ export const FAULT_KINDS: readonly FaultKind[] = [
   }),
   {
     ...{ name: 'enoent', hits: opens('read', 'write'), deed: fail('ENOENT') },
-    codes: ['FILE_NOT_FOUND', 'BACKING_NOT_FOUND', 'DATA_FILE_NOT_FOUND', 'FILE_REPLACED'],
+    codes: [
+      ...['FILE_NOT_FOUND', 'BACKING_NOT_FOUND', 'DATA_FILE_NOT_FOUND', 'FILE_REPLACED'],
+      // The only image that has it is gone.
+      'CHECKPOINT_NOT_FOUND',
+    ],
   },
   ...once('exdev', {
     hits: among('rename', 'link'),

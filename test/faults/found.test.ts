@@ -15,6 +15,10 @@ const FOUND: readonly (readonly [string, Parameters<typeof tryPoint>[0]])[] = [
   ['a disk that stores nothing does not hold a verb', at('small-file', 'write-nothing-ever', 0)],
   ['what a base has lost is no hole', { ...at('stream', 'shrink', 23), seed: 3 }],
   ['of two errors the first is told', at('stream', 'enospc-ever', 3)],
+  [
+    'a failing read is not taken for an image without a record',
+    at('checkpoint-delete-push', 'read-eio', 56),
+  ],
   ['a repair that was half taken back is taken back', at('repair-undo', 'sync-eio', 1)],
 ]
 
