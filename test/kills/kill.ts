@@ -73,9 +73,15 @@ export async function kill(
   try {
     stage.start.dump(folder)
     const end = await command.run(folder, line.words, death)
-    const failure = await judgeFolder(folder, { line, stage, isDone: end.status === 0 })
-    if (failure !== undefined || !again) return { end, failure }
-    return { end, failure: await repeat(command, folder, { line, stage }) }
+    try {
+      const failure = await judgeFolder(folder, { line, stage, isDone: end.status === 0 })
+      if (failure !== undefined || !again) return { end, failure }
+      return { end, failure: await repeat(command, folder, { line, stage }) }
+    } catch (error) {
+      // What cannot even be looked at is a failure of this kill, to be told with its key.
+      const text = error instanceof Error ? error.stack : String(error)
+      return { end, failure: `cannot be looked at: ${text}` }
+    }
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }
