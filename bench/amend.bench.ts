@@ -98,6 +98,7 @@ function comparison(setting: Setting, row: Row): Comparison {
     job: row.job,
     conditions: `${sizeText(row.size)} mapped; cached; flushed by each as it does; whole process`,
     unit: 'ms',
+    size: row.size,
     ours: cowpoint(setting, line('ours.qcow2'), around('ours.qcow2')),
     theirs: qemuImg(setting, line('theirs.qcow2'), around('theirs.qcow2')),
     limit: plainRead(setting, row.input, (row.size / CLUSTER) * 10),

@@ -10,8 +10,8 @@ export interface Setting {
   readonly tools: Tools
   /** The library under test. */
   readonly library: typeof import('../src/index.ts')
-  /** Tiny sizes: to see that everything works, not how fast. */
-  readonly isSmoke: boolean
+  /** What all sizes and counts are multiplied by: 1 for the table, less to see how cost grows, next to nothing for a smoke test. */
+  readonly scale: number
 }
 
 /** One job of `npm run bench -- <name>`: makes its inputs and gives out its comparisons, one after the other. */
@@ -22,14 +22,21 @@ export interface Bench {
 
 const MIB = 1024 * 1024
 
-/** The size in bytes that `mib` MiB stand for: a 256th of it, but at least 4 MiB, in the smoke form. */
-export function scaled(setting: Setting, mib: number): number {
-  return setting.isSmoke ? Math.min(mib, Math.max(4, mib / 256)) * MIB : mib * MIB
+/** The scale of a smoke test: everything is done, and no time means anything. */
+export const SMOKE_SCALE = 1 / 256
+
+/** Disks five times as large as those of the table: 10 GiB of data, 1,000 GiB of mapped clusters. */
+export const LARGE_SCALE = 5
+
+/** The size in bytes that `mib` MiB stand for; at least 4 MiB, or all where that is less. */
+export function scaled({ scale }: Setting, mib: number): number {
+  const least = Math.min(mib, 4)
+  return Math.max(least, Math.floor(mib * scale)) * MIB
 }
 
-/** How many operations `count` stands for. */
-export function scaledCount(setting: Setting, count: number): number {
-  return setting.isSmoke ? Math.max(16, Math.floor(count / 256)) : count
+/** How many operations `count` stands for; larger disks get no more of them. */
+export function scaledCount({ scale }: Setting, count: number): number {
+  return Math.max(16, Math.floor(count * Math.min(1, scale)))
 }
 
 /** A size as the table shows it. */

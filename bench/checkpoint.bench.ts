@@ -12,6 +12,7 @@ import type { Comparison } from './pairs.ts'
 
 const CLUSTER = 65536
 const GIB = 1024
+const MIB = 1024 * 1024
 
 /** The job `checkpoint`. */
 export const checkpointBench: Bench = {
@@ -21,7 +22,7 @@ export const checkpointBench: Bench = {
     yield removal(setting, size, 'commit', 'disk.two.qcow2')
     yield removal(setting, size, 'rebase', 'disk.qcow2')
     for (const mapped of [GIB, 64 * GIB, 1024 * GIB]) {
-      const bytes = scaled(setting, mapped)
+      const bytes = Math.min(scaled(setting, mapped), 1024 * GIB * MIB)
       makeMapped(setting, 'mapped.qcow2', bytes)
       yield creation(setting, bytes)
       yield restoring(setting, bytes)
@@ -32,7 +33,7 @@ export const checkpointBench: Bench = {
 /** `chain/disk.qcow2` on the checkpoints `two`, that holds an eighth of the disk, and `one`, that holds all; the disk holds a sixteenth. */
 function makeChainOfCheckpoints(setting: Setting): number {
   const { tools, folder } = setting
-  const size = scaled(setting, 512)
+  const size = scaled(setting, 2048)
   const write = (step: number): void => {
     const words = `-w --pattern=${WRITTEN} -s ${CLUSTER} -S ${step} -c ${size / step}`
     tools.qemuImg(`bench ${words} -f qcow2 chain/disk.qcow2`)
@@ -72,6 +73,7 @@ function removal(
     job: `delete a checkpoint in the middle, against ${way}`,
     conditions: `${sizeText(size)}, an eighth in the layer, a sixteenth above; cached; ours flushed and checked, theirs flushed`,
     unit: 'ms',
+    size,
     ours: cowpoint(setting, line, around('ours', 'disk.qcow2')),
     theirs: qemuImg(setting, THEIR_WAYS[way], around('theirs', left)),
   }
@@ -89,6 +91,7 @@ function creation(setting: Setting, size: number): Comparison {
     job: `create a checkpoint, ${sizeText(size)} mapped`,
     conditions: 'internal; cached; flushed by each as it does; whole process',
     unit: 'ms',
+    size,
     ours: cowpoint(setting, 'checkpoint create -q one own/disk.qcow2', {
       prepare() {
         ownFolder(setting)
@@ -112,6 +115,7 @@ function restoring(setting: Setting, size: number): Comparison {
     job: `restore a checkpoint, ${sizeText(size)} mapped`,
     conditions: 'internal, 16 clusters changed, dropped; cached; flushed by each; whole process',
     unit: 'ms',
+    size,
     ours: cowpoint(setting, 'checkpoint restore -q --discard one own/disk.qcow2', {
       prepare() {
         ownFolder(setting)

@@ -13,35 +13,29 @@ export interface Around {
 }
 
 /** The whole process of `cowpoint`. */
-export function cowpoint({ tools }: Setting, line: string, around: Around = {}): Contender {
-  return contender(`cowpoint ${line}`, () => tools.ours(line), around)
+export function cowpoint(setting: Setting, line: string, around: Around = {}): Contender {
+  return otherTool(setting, `cowpoint ${line}`, around)
 }
 
 /** The whole process of `qemu-img`. */
-export function qemuImg({ tools }: Setting, line: string, around: Around = {}): Contender {
-  return contender(`qemu-img ${line}`, () => tools.qemuImg(line), around)
+export function qemuImg(setting: Setting, line: string, around: Around = {}): Contender {
+  return otherTool(setting, `qemu-img ${line}`, around)
 }
 
-/** The whole process of another tool. */
+/** The whole process of any tool; the first word is its name. */
 export function otherTool({ tools }: Setting, line: string, around: Around = {}): Contender {
-  return contender(line, () => tools.tool(line), around)
-}
-
-function contender(
-  command: string,
-  start: () => { readonly ms: number; readonly stdout: string },
-  { prepare, verify }: Around,
-): Contender {
+  const { prepare, verify } = around
   let printed = ''
   return {
-    command,
+    command: line,
     ...(prepare === undefined ? {} : { prepare }),
     run() {
-      const { ms, stdout } = start()
+      const { ms, stdout } = tools.tool(line)
       printed = stdout
       return ms
     },
     ...(verify === undefined ? {} : { verify: () => verify(printed) }),
+    peakMemory: () => tools.peakMemory(line),
   }
 }
 

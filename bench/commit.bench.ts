@@ -21,7 +21,7 @@ export const commitBench: Bench = {
   name: 'commit',
   async *comparisons(setting) {
     const { tools, folder } = setting
-    const size = scaled(setting, 512)
+    const size = scaled(setting, 2048)
     writeRawDisk(join(folder, 'base.raw'), size, 'data')
     tools.qemuImg('convert -f raw -O qcow2 base.raw base.qcow2')
     tools.tool('mkdir keep')
@@ -56,6 +56,7 @@ function comparison(setting: Setting, size: number, format: string): Comparison 
     job: `commit into ${format}, an eighth of the disk`,
     conditions: `${sizeText(size)}, every eighth cluster in the overlay; cached; whole process`,
     unit: 'ms',
+    size,
     ours: cowpoint(setting, 'commit -q -f qcow2 ours.qcow2', around('ours')),
     theirs: qemuImg(setting, 'commit -q -f qcow2 theirs.qcow2', around('theirs')),
   }

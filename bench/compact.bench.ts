@@ -18,7 +18,7 @@ export const compactBench: Bench = {
   name: 'compact',
   async *comparisons(setting) {
     const { tools, folder } = setting
-    const size = scaled(setting, 512)
+    const size = scaled(setting, 2048)
     writeRawDisk(join(folder, 'data.raw'), size, 'data')
     tools.qemuImg('convert -f raw -O qcow2 data.raw holes.qcow2')
     const piece = Math.max(CLUSTER, size / 512)
@@ -57,6 +57,7 @@ function comparison(setting: Setting, size: number, snapshots: readonly string[]
     job: `compact, half free${kept}`,
     conditions: `${sizeText(size)}, every other ${sizeText(Math.max(CLUSTER, size / 512))} free; cached; whole process`,
     unit: 'ms',
+    size,
     ours: cowpoint(setting, 'compact -q ours.qcow2', around('ours.qcow2')),
     theirs,
     limit: plainCopy(setting, size / 4),

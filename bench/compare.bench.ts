@@ -9,7 +9,7 @@ import { copySparse, writeRawDisk } from './inputs.ts'
 export const compareBench: Bench = {
   name: 'compare',
   async *comparisons(setting) {
-    const size = scaled(setting, 1024)
+    const size = scaled(setting, 2048)
     writeRawDisk(join(setting.folder, 'disk.raw'), size, 'mixed')
     setting.tools.qemuImg('convert -f raw -O qcow2 disk.raw disk.qcow2')
     copySparse(setting, 'disk.raw', 'copy.raw')
@@ -19,6 +19,7 @@ export const compareBench: Bench = {
       job: 'compare raw and qcow2',
       conditions: `${sizeText(size)}, half data, equal; cached; whole process`,
       unit: 'ms',
+      size,
       ours: cowpoint(setting, line, { verify }),
       theirs: qemuImg(setting, line, { verify }),
       limit: otherTool(setting, 'cmp disk.raw copy.raw'),

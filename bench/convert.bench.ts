@@ -3,37 +3,72 @@
 import { join } from 'node:path'
 import { type Bench, type Setting, scaled, sizeText } from './bench.ts'
 import { cowpoint, otherTool, qemuImg, removing, verifySame } from './commands.ts'
-import { writeRawDisk } from './inputs.ts'
+import { CONTENT_TEXTS, type Content, writeRawDisk } from './inputs.ts'
 import type { Comparison } from './pairs.ts'
+
+/** What each row may be slowed by; `cached` is what the others differ from. */
+type Medium = 'cached' | 'flushed' | 'cold'
+
+const MEDIUM_TEXTS: Readonly<Record<Medium, string>> = {
+  cached: 'source cached; target not flushed',
+  flushed: 'source cached; target flushed',
+  cold: 'source not in the page cache; target not flushed',
+}
 
 /** The job `convert`. */
 export const convertBench: Bench = {
   name: 'convert',
   async *comparisons(setting) {
-    const size = scaled(setting, 1024)
-    writeRawDisk(join(setting.folder, 'disk.raw'), size, 'mixed')
-    setting.tools.qemuImg('convert -f raw -O qcow2 disk.raw disk.qcow2')
-    const content = `${sizeText(size)}, half data, a quarter zeroes, a quarter holes`
-    yield comparison(setting, 'raw', 'qcow2', content)
-    yield comparison(setting, 'qcow2', 'raw', content)
-    yield comparison(setting, 'qcow2', 'qcow2', content)
+    const size = scaled(setting, 2048)
+    for (const content of ['mixed', 'data', 'sparse'] as const) {
+      writeRawDisk(join(setting.folder, 'disk.raw'), size, content)
+      setting.tools.qemuImg('convert -f raw -O qcow2 disk.raw disk.qcow2')
+      const row = (from: string, to: string, medium: Medium = 'cached') =>
+        comparison(setting, { from, to, size, content, medium })
+      yield row('raw', 'qcow2')
+      yield row('qcow2', 'raw')
+      yield row('qcow2', 'qcow2')
+      if (content !== 'mixed') continue
+      yield row('raw', 'qcow2', 'flushed')
+      yield row('raw', 'qcow2', 'cold')
+      yield row('qcow2', 'raw', 'cold')
+    }
   },
 }
 
-function comparison(setting: Setting, from: string, to: string, content: string): Comparison {
-  const line = (out: string) => `convert -f ${from} -O ${to} disk.${from} ${out}`
+interface Row {
+  readonly from: string
+  readonly to: string
+  readonly size: number
+  readonly content: Content
+  readonly medium: Medium
+}
+
+function comparison(setting: Setting, row: Row): Comparison {
+  const { from, to, size, content, medium } = row
+  const flags = medium === 'flushed' ? '-t writeback ' : ''
+  const line = (out: string) => `convert ${flags}-f ${from} -O ${to} disk.${from} ${out}`
+  const prepare = (out: string) => () => {
+    removing(setting, out)()
+    // Drops what the page cache holds of the file.
+    if (medium === 'cold')
+      setting.tools.tool(`dd if=disk.${from} iflag=nocache count=0 status=none`)
+  }
   const around = (out: string) => ({
-    prepare: removing(setting, out),
+    prepare: prepare(out),
     verify: () => verifySame(setting, 'disk.raw', out, to),
   })
+  const theirs = (more: string) =>
+    qemuImg(setting, line('theirs').replace('convert', `convert${more}`), around('theirs'))
   return {
-    job: `convert ${from} to ${to}`,
-    conditions: `${content}; source cached; target not flushed; whole process`,
+    job: `convert ${from} to ${to}, ${content}${medium === 'cached' ? '' : `, ${medium}`}`,
+    conditions: `${sizeText(size)}, ${CONTENT_TEXTS[content]}; ${MEDIUM_TEXTS[medium]}; whole process; their best of -W and -m`,
     unit: 'ms',
+    size,
     ours: cowpoint(setting, line('ours'), around('ours')),
-    theirs: qemuImg(setting, line('theirs'), around('theirs')),
+    theirs: [theirs(''), theirs(' -W'), theirs(' -W -m 16')],
     limit: otherTool(setting, `cp --sparse=always --reflink=never disk.${from} limit`, {
-      prepare: removing(setting, 'limit'),
+      prepare: prepare('limit'),
     }),
   }
 }

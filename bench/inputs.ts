@@ -40,8 +40,26 @@ export function checkStamp(bytes: Buffer, at: number, offset: number): void {
   }
 }
 
-/** Writes a raw disk: data everywhere, or runs of data, of zeroes and of holes in turn (half, a quarter, a quarter). */
-export function writeRawDisk(path: string, size: number, content: 'data' | 'mixed'): void {
+/** What a disk is made of. */
+export type Content = 'data' | 'mixed' | 'sparse'
+
+/** The shares of data and of written zeroes; the rest is holes. All in runs of up to 4 MiB. */
+const SHARES: Readonly<Record<Content, { readonly data: number; readonly zeroes: number }>> = {
+  data: { data: 1, zeroes: 0 },
+  mixed: { data: 0.5, zeroes: 0.25 },
+  sparse: { data: 0.05, zeroes: 0 },
+}
+
+/** A content in words. */
+export const CONTENT_TEXTS: Readonly<Record<Content, string>> = {
+  data: 'all data',
+  mixed: 'half data, a quarter zeroes, a quarter holes',
+  sparse: 'a twentieth data, the rest holes',
+}
+
+/** Writes a raw disk. */
+export function writeRawDisk(path: string, size: number, content: Content): void {
+  const shares = SHARES[content]
   const next = numbers(11)
   const template = plausibleBytes()
   const zeroes = Buffer.alloc(MIB)
@@ -51,9 +69,10 @@ export function writeRawDisk(path: string, size: number, content: 'data' | 'mixe
     const kind = content === 'data' ? 0 : next()
     const wanted = content === 'data' ? MIB : Math.ceil(next() * 64) * 65536
     const end = Math.min(size, at + wanted)
-    for (; at < end && kind < 0.75; at += MIB) {
-      const bytes = (kind < 0.5 ? template : zeroes).subarray(0, Math.min(MIB, end - at))
-      if (kind < 0.5) {
+    for (; at < end && kind < shares.data + shares.zeroes; at += MIB) {
+      const isData = kind < shares.data
+      const bytes = (isData ? template : zeroes).subarray(0, Math.min(MIB, end - at))
+      if (isData) {
         for (let block = 0; block < bytes.length; block += BLOCK) {
           bytes.writeUInt32BE(stampAt(at + block), block)
         }

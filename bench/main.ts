@@ -1,14 +1,16 @@
 /**
- * `npm run bench [-- job …] [--runs N] [--json] [--smoke]`: builds, measures, prints. Progress goes to standard error, the
- * report to standard output. A wrong result ends it with status 1.
+ * `npm run bench [-- job …] [--runs N] [--json] [--smoke | --large] [--growth]`: builds, measures, prints. Progress goes to standard
+ * error, the report to standard output. A wrong result ends it with status 1.
  */
 
 import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { parseArgs } from 'node:util'
 import { bundleCli, bundleLibrary } from '../scripts/bundle.ts'
+import { LARGE_SCALE, SMOKE_SCALE } from './bench.ts'
+import { type Growth, measureGrowth } from './growth.ts'
 import type { Outcome } from './pairs.ts'
-import { reportText, surroundings } from './report.ts'
+import { growthText, reportText, surroundings } from './report.ts'
 import { BENCHES, runBench, withTools } from './run.ts'
 
 const DIST = fileURLToPath(new URL('../dist/', import.meta.url))
@@ -21,6 +23,8 @@ async function main(): Promise<void> {
       runs: { type: 'string', default: String(PAIRS) },
       json: { type: 'boolean', default: false },
       smoke: { type: 'boolean', default: false },
+      large: { type: 'boolean', default: false },
+      growth: { type: 'boolean', default: false },
     },
   })
   const pairCount = Number(values.runs)
@@ -35,8 +39,17 @@ async function main(): Promise<void> {
   await Promise.all([bundleCli(join(DIST, 'cli')), bundleLibrary(join(DIST, 'lib'))])
   const library = await import(pathToFileURL(join(DIST, 'lib/index.js')).href)
   const cowpoint = join(DIST, 'cli/main.js')
-  const options = { cowpoint, library, pairCount, isSmoke: values.smoke }
+  const scale = values.smoke ? SMOKE_SCALE : values.large ? LARGE_SCALE : 1
+  const options = { cowpoint, library, pairCount, scale }
   const around = await withTools(cowpoint, (tools) => surroundings(tools, options))
+  if (values.growth) {
+    const rows: Growth[] = []
+    for (const bench of chosen) rows.push(...(await measureGrowth(bench, options)))
+    console.log(
+      values.json ? JSON.stringify({ ...around, rows }, undefined, 2) : growthText(around, rows),
+    )
+    return
+  }
   const outcomes: Outcome[] = []
   for (const bench of chosen) {
     await runBench(bench, options, (outcome) => {

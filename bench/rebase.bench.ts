@@ -14,7 +14,7 @@ export const rebaseBench: Bench = {
   name: 'rebase',
   async *comparisons(setting) {
     const { tools, folder } = setting
-    const size = scaled(setting, 512)
+    const size = scaled(setting, 2048)
     writeRawDisk(join(folder, 'base.raw'), size, 'data')
     tools.qemuImg('convert -f raw -O qcow2 base.raw old.qcow2')
     copySparse(setting, 'old.qcow2', 'new.qcow2')
@@ -40,6 +40,7 @@ function comparison(setting: Setting, size: number, base: string, job: string): 
     job,
     conditions: `${sizeText(size)}, a sixteenth in the overlay; cached; whole process`,
     unit: 'ms',
+    size,
     ours: cowpoint(setting, `rebase -q -f qcow2 ${base} ours.qcow2`, around('ours.qcow2')),
     theirs: qemuImg(setting, `rebase -q -f qcow2 ${base} theirs.qcow2`, around('theirs.qcow2')),
   }

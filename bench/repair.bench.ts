@@ -30,6 +30,7 @@ export const repairBench: Bench = {
       job: `check -r leaks, ${leakCount} clusters`,
       conditions: `${sizeText(size)} mapped; cached; whole process`,
       unit: 'ms',
+      size,
       ours: cowpoint(setting, 'check -q -r leaks --force ours.qcow2', around('ours.qcow2')),
       theirs: qemuImg(setting, 'check -q -r leaks theirs.qcow2', around('theirs.qcow2')),
       limit: plainRead(setting, 'leaks.qcow2', (size / CLUSTER) * 10),

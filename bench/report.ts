@@ -1,6 +1,7 @@
 /** How outcomes are shown: a table, with the command lines and conditions below it, and what it was measured on. */
 
 import { cpus, release, totalmem } from 'node:os'
+import { type Growth, marginalCosts } from './growth.ts'
 import type { Outcome, Times } from './pairs.ts'
 import type { Tools } from './tools.ts'
 
@@ -16,13 +17,13 @@ export interface Surroundings {
   readonly cowpoint: string
   readonly qemuImg: string
   readonly pairCount: number
-  readonly isSmoke: boolean
+  readonly scale: number
 }
 
 /** Looks around. */
 export function surroundings(
   tools: Tools,
-  options: { readonly pairCount: number; readonly isSmoke: boolean },
+  options: { readonly pairCount: number; readonly scale: number },
 ): Surroundings {
   const firstLine = (text: string) => text.split('\n')[0]?.trim() ?? ''
   return {
@@ -36,34 +37,71 @@ export function surroundings(
     cowpoint: firstLine(tools.ours('--version').stdout),
     qemuImg: firstLine(tools.qemuImg('--version').stdout),
     pairCount: options.pairCount,
-    isSmoke: options.isSmoke,
+    scale: options.scale,
   }
+}
+
+function head(around: Surroundings): string[] {
+  const { cpu, coreCount, memoryGib, kernel, fileSystem } = around
+  return [
+    `${around.date}: ${around.cowpoint}, Node ${around.node}, ${around.qemuImg}`,
+    `${cpu}, ${coreCount} cores, ${memoryGib} GiB, Linux ${kernel}, ${fileSystem}`,
+    ...(around.scale === 1 ? [] : [`SIZES TIMES ${around.scale}: not those of the table`]),
+  ]
 }
 
 /** The whole report as Markdown. */
 export function reportText(around: Surroundings, outcomes: readonly Outcome[]): string {
-  const { cpu, coreCount, memoryGib, kernel, fileSystem } = around
-  const head = [
-    `${around.date}: ${around.cowpoint}, Node ${around.node}, ${around.qemuImg}`,
-    `${cpu}, ${coreCount} cores, ${memoryGib} GiB, Linux ${kernel}, ${fileSystem}`,
-    `${around.pairCount} pairs a row; median, ± half the distance between the quartiles${
-      around.isSmoke ? '; SMOKE SIZES: the times mean nothing' : ''
-    }`,
-  ]
   const rows = outcomes.map((outcome) => [
     outcome.job,
     timeText(outcome.ours, outcome.unit),
     timeText(outcome.theirs, outcome.unit),
     verdict(outcome),
     outcome.limit === undefined ? '' : timeText(outcome.limit, outcome.unit),
+    memoryText(outcome),
   ])
-  const titles = ['job', 'ours', 'theirs', 'ours/theirs', 'limit']
-  return [...head, '', ...tableLines([titles, ...rows]), '', ...outcomes.map(details)].join('\n')
+  const titles = ['job', 'ours', 'theirs', 'ours/theirs', 'limit', 'MiB']
+  const pairs = `${around.pairCount} pairs a row; median, ± half the distance between the quartiles`
+  const table = tableLines([titles, ...rows])
+  return [...head(around), pairs, '', ...table, '', ...outcomes.map(details)].join('\n')
 }
 
-function verdict({ judgedBy, ratio, difference }: Outcome): string {
-  if (judgedBy === 'ratio') return ratio.toFixed(2)
-  return `${difference < 0 ? '' : '+'}${difference.toFixed(0)} ms`
+/** What the same jobs cost as they grow, as Markdown. */
+export function growthText(around: Surroundings, rows: readonly Growth[]): string {
+  const gib = (size: number) => Number((size / 2 ** 30).toPrecision(3))
+  const lines = rows.map(({ job, steps }) => [
+    job,
+    steps.map(({ size }) => gib(size)).join(', '),
+    steps.map(({ ms }) => ms.toFixed(0)).join(', '),
+    marginalCosts(steps).map(costText).join(', '),
+    steps.map(({ peakMemory }) => mib(peakMemory)).join(', '),
+  ])
+  const titles = ['job', 'GiB', 'ms', 'ms per further GiB', 'MiB of memory']
+  return [...head(around), '', ...tableLines([titles, ...lines])].join('\n')
+}
+
+function costText(cost: number): string {
+  return Math.abs(cost) < 10 ? cost.toFixed(2) : cost.toFixed(0)
+}
+
+/** Where Node's start decides, a ratio alone would say little. */
+const START_MS = 110
+
+function verdict({ judgedBy, unit, theirs, ratio, difference }: Outcome): string {
+  const more = `${difference < 0 ? '' : '+'}${difference.toFixed(0)} ms`
+  if (judgedBy === 'difference') return more
+  const isShort = unit === 'ms' && theirs.median < START_MS
+  return isShort ? `${ratio.toFixed(2)} (${more})` : ratio.toFixed(2)
+}
+
+/** Ours and theirs. */
+function memoryText({ ours, theirs }: Outcome): string {
+  if (ours.peakMemory === undefined) return ''
+  return `${mib(ours.peakMemory)} / ${mib(theirs.peakMemory)}`
+}
+
+function mib(bytes: number | undefined): string {
+  return bytes === undefined ? '?' : (bytes / 2 ** 20).toFixed(0)
 }
 
 function timeText({ median, spread }: Times, unit: Outcome['unit']): string {

@@ -48,7 +48,8 @@ export interface RunOptions {
   readonly cowpoint: string
   readonly library: typeof import('../src/index.ts')
   readonly pairCount: number
-  readonly isSmoke: boolean
+  /** See `Setting`. */
+  readonly scale: number
 }
 
 /** Runs `action` with tools in a fresh folder. */
@@ -73,9 +74,9 @@ export async function runBench(
   options: RunOptions,
   onOutcome: (outcome: Outcome) => void,
 ): Promise<void> {
-  const { library, isSmoke, pairCount } = options
+  const { library, scale, pairCount } = options
   await withTools(options.cowpoint, async (tools) => {
-    const setting = { folder: tools.folder, tools, library, isSmoke }
+    const setting = { folder: tools.folder, tools, library, scale }
     for await (const comparison of bench.comparisons(setting)) {
       onOutcome(await runPairs(comparison, pairCount))
     }

@@ -61,6 +61,7 @@ function comparison(setting: Setting, row: Row, found: Found): Comparison {
     job: `snapshot ${name}${row.difference}`,
     conditions: `${sizeText(size)} mapped; cached; flushed by each as it does; whole process`,
     unit: 'ms',
+    size,
     ours: cowpoint(setting, `snapshot ${row.verb} ours.qcow2`, around('ours.qcow2')),
     theirs: qemuImg(setting, `snapshot ${row.verb} theirs.qcow2`, around('theirs.qcow2')),
     limit: plainRead(setting, row.input, (size / CLUSTER) * 10),

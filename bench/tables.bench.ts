@@ -51,6 +51,7 @@ function comparison(
     job: `${verb}, ${order}`,
     conditions: `${sizeText(size)} mapped; cached; whole process`,
     unit: 'ms',
+    size,
     ours: cowpoint(setting, line, { verify }),
     theirs: qemuImg(setting, line, { verify }),
     limit: plainRead(setting, 'dense.qcow2', tableLength),

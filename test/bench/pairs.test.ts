@@ -1,6 +1,7 @@
 /** How pairs are measured: turns, medians, and results that are wrong. */
 
 import { expect, test } from 'vitest'
+import { marginalCosts } from '../../bench/growth.ts'
 import { type Comparison, type Contender, median, quantile, runPairs } from '../../bench/pairs.ts'
 
 function comparison(ours: Partial<Contender>, theirs: Partial<Contender>): Comparison {
@@ -76,4 +77,38 @@ test('every run is prepared before and verified after, and a wrong result fails 
     },
   }
   await expect(runPairs(comparison({}, wrong), 1)).rejects.toThrow('wrong result')
+})
+
+test('of several ways of theirs the quickest is the one that is measured', async () => {
+  const way = (command: string, value: number): Contender => ({ command, run: () => value })
+  const several = [way('slow', 30), way('quick', 10), way('slower', 40)]
+  const outcome = await runPairs({ ...comparison({ run: () => 5 }, {}), theirs: several }, 3)
+  expect(outcome.theirs).toMatchObject({ command: 'quick', values: [10, 10, 10] })
+  expect(outcome.ratio).toBe(0.5)
+})
+
+test('memory is looked at in a run of its own, which is prepared and not timed', async () => {
+  const calls: string[] = []
+  const { ours } = await runPairs(
+    comparison(
+      {
+        prepare: () => void calls.push('prepare'),
+        run: () => calls.push('run'),
+        peakMemory: async () => {
+          calls.push('look')
+          return 4096
+        },
+      },
+      {},
+    ),
+    1,
+  )
+  expect(calls).toEqual(['prepare', 'run', 'prepare', 'run', 'prepare', 'look'])
+  expect(ours).toMatchObject({ peakMemory: 4096, values: [4] })
+})
+
+test('what a further GiB costs leaves out what every run costs', () => {
+  const gib = 2 ** 30
+  const step = (size: number, ms: number) => ({ size: size * gib, ms, peakMemory: undefined })
+  expect(marginalCosts([step(1, 150), step(2, 200), step(4, 310)])).toEqual([50, 55])
 })

@@ -2,8 +2,10 @@
 
 import { existsSync } from 'node:fs'
 import { expect, test } from 'vitest'
+import { SMOKE_SCALE } from '../../bench/bench.ts'
+import { measureGrowth } from '../../bench/growth.ts'
 import type { Outcome } from '../../bench/pairs.ts'
-import { reportText, surroundings } from '../../bench/report.ts'
+import { growthText, reportText, surroundings } from '../../bench/report.ts'
 import { BENCHES, type RunOptions, runBench, withTools } from '../../bench/run.ts'
 import * as library from '../../src/index.ts'
 import { describeWithQemu } from '../support/qemu.ts'
@@ -14,7 +16,7 @@ describeWithQemu('the benches', () => {
     cowpoint: await builtCli(),
     library,
     pairCount: 1,
-    isSmoke: true,
+    scale: SMOKE_SCALE,
   })
 
   test.each(BENCHES.map((bench) => [bench.name, bench] as const))(
@@ -31,6 +33,19 @@ describeWithQemu('the benches', () => {
       }
     },
   )
+
+  test('growth has a row for each comparison that has a size, with its sizes, times, costs and memory', async () => {
+    const chosen = await options()
+    const [bench] = BENCHES.filter(({ name }) => name === 'compare')
+    const rows = await measureGrowth(bench!, { ...chosen, scale: 4 * SMOKE_SCALE })
+    expect(rows.map(({ job, steps }) => [job, steps.length])).toEqual([
+      ['compare raw and qcow2', 3],
+    ])
+    const around = await withTools(chosen.cowpoint, (tools) => surroundings(tools, chosen))
+    expect(growthText(around, rows)).toMatch(
+      /\| compare raw and qcow2 +\|( +[\d.]+(, [\d.]+){2} \|){2} +-?[\d.]+, -?[\d.]+ \| +\d+, \d+, \d+ \|/,
+    )
+  })
 
   test('the report has a row and the command lines of each comparison, and the folder is gone', async () => {
     const outcomes: Outcome[] = []

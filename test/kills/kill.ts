@@ -46,8 +46,9 @@ export async function prepare(
   }
 }
 
+/** A repair that is done again numbers its undo file. */
 function isNoUndo(path: string): boolean {
-  return !path.endsWith('.undo')
+  return !/\.undo(?:\.\d+)?$/.test(path)
 }
 
 /** The files of a folder, in memory. */
