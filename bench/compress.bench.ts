@@ -12,7 +12,7 @@ export const compressBench: Bench = {
   async *comparisons(setting) {
     const { tools, folder } = setting
     // QEMU packs 20 MiB a second.
-    const sizes = { disk: scaled(setting, 1024), small: scaled(setting, 128) }
+    const sizes = { disk: scaled(setting, 2048), small: scaled(setting, 256) }
     writeRawDisk(join(folder, 'disk.raw'), sizes.disk, 'mixed')
     writeRawDisk(join(folder, 'small.raw'), sizes.small, 'mixed')
     for (const type of ['zlib', 'zstd']) {
@@ -55,9 +55,6 @@ function comparison(setting: Setting, row: Row): Comparison {
     size,
     ours: cowpoint(setting, `convert ${words} ours`, around('ours')),
     // Packed clusters come one after the other, so there -W is refused.
-    theirs:
-      format === 'raw'
-        ? [theirs(''), theirs('-W '), theirs('-m 16 ')]
-        : [theirs(''), theirs('-m 16 ')],
+    theirs: format === 'raw' ? [theirs(''), theirs('-W ')] : theirs(''),
   }
 }

@@ -41,6 +41,13 @@ export interface BlockDevice extends AsyncDisposable {
   read(offset: number, target: Uint8Array): Promise<void>
   /** Writes all of `source` at `offset`, or rejects; then what lies in the range is unknown. */
   write(offset: number, source: Uint8Array): Promise<void>
+  /**
+   * As `read`, for callers that would rather not wait: `undefined` says that all is done, on this thread, and what `read` rejects
+   * with may be thrown. Absent where it would be no different; `beginRead` asks either.
+   */
+  readNow?(offset: number, target: Uint8Array): Promise<void> | undefined
+  /** As `write`, in the way of `readNow`. */
+  writeNow?(offset: number, source: Uint8Array): Promise<void> | undefined
   /** Makes the range read as zeroes; with `mayDiscard` the space behind it may be given back. */
   writeZeroes(offset: number, length: number, options?: { mayDiscard?: boolean }): Promise<void>
   /** Says that the bytes are no longer needed; what the range reads as afterwards is the device's affair. */

@@ -15,5 +15,7 @@ export {
 export type { Extent, ExtentKind } from './extent.ts'
 export { appendExtent } from './extent.ts'
 export { checkRange, checkSize, deviceClosed, notSupported, readOnly } from './guard.ts'
+export { beginRead, beginWrite, promiseOf } from './now.ts'
+export { ReadOnlyDevice } from './read-only-device.ts'
 export { SliceDevice, type SliceOptions } from './slice-device.ts'
 export { type Part, type PartSource, PartWalk, partsOf } from './walk.ts'

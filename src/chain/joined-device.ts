@@ -7,7 +7,7 @@ import {
   type Capabilities,
   checkRange,
   type Extent,
-  readOnly,
+  ReadOnlyDevice,
 } from '../block/index.ts'
 
 const SECTOR_SIZE = 512
@@ -22,7 +22,7 @@ interface Piece {
  * The devices behind one another, each padded with zeroes to whole sectors as QEMU does it. It owns none of them: `close`
  * leaves them open.
  */
-export class JoinedDevice implements BlockDevice {
+export class JoinedDevice extends ReadOnlyDevice implements BlockDevice {
   readonly name: string
   readonly size: number
   readonly can: Capabilities
@@ -30,6 +30,7 @@ export class JoinedDevice implements BlockDevice {
   readonly #pieces: readonly Piece[]
 
   constructor(devices: readonly BlockDevice[]) {
+    super()
     let end = 0
     this.#pieces = devices.map((device) => {
       const start = end
@@ -71,26 +72,4 @@ export class JoinedDevice implements BlockDevice {
     const list = await device.extents(offset - start, inside)
     return list.map((extent) => ({ ...extent, offset: extent.offset + start }))
   }
-
-  async write(): Promise<void> {
-    throw readOnly()
-  }
-
-  async writeZeroes(): Promise<void> {
-    throw readOnly()
-  }
-
-  async discard(): Promise<void> {
-    throw readOnly()
-  }
-
-  async flush(): Promise<void> {}
-
-  async resize(): Promise<void> {
-    throw readOnly()
-  }
-
-  async close(): Promise<void> {}
-
-  async [Symbol.asyncDispose](): Promise<void> {}
 }

@@ -92,6 +92,15 @@ export function choice<const W extends string, const D extends W | undefined = u
   return option('value', words, words.choices.join('|'), schema)
 }
 
+/** `--output` as qemu-img has it. */
+export function humanOrJson(summary = 'for people or for programs'): Option<'human' | 'json'> {
+  return choice({
+    ...{ flags: '--output', summary, default: 'human' },
+    choices: ['human', 'json'],
+    complaint: '--output must be used with human or json as argument',
+  })
+}
+
 /**
  * An option whose text `convert` turns into a value; it throws a UsageError for what it does not take.
  * Absent stays `undefined`.

@@ -7,7 +7,7 @@ import {
   type Capabilities,
   checkRange,
   type Extent,
-  readOnly,
+  ReadOnlyDevice,
 } from '../block/index.ts'
 import type { TableChanges } from './diff.ts'
 import { guestExtents, guestMapping, guestMappings } from './io/extents.ts'
@@ -18,7 +18,7 @@ import type { Mapping } from './metadata/mapping.ts'
 import { type Qcow2State, readL1 } from './metadata/state.ts'
 
 /** A snapshot's disk. It ends with the image, or when the snapshot is deleted. */
-export class SnapshotView implements BlockDevice {
+export class SnapshotView extends ReadOnlyDevice implements BlockDevice {
   readonly name: string
   readonly size: number
   readonly can: Capabilities = {
@@ -34,6 +34,7 @@ export class SnapshotView implements BlockDevice {
   readonly #view: ReadView
 
   private constructor(state: Qcow2State, snapshot: SnapshotRecord, view: ReadView) {
+    super()
     this.#state = state
     this.#snapshot = snapshot
     this.#view = view
@@ -104,28 +105,6 @@ export class SnapshotView implements BlockDevice {
     other.#check(offset, length)
     return tableChanges(state, [this.#view, other.#view], offset, length)
   }
-
-  async write(): Promise<void> {
-    throw readOnly()
-  }
-
-  async writeZeroes(): Promise<void> {
-    throw readOnly()
-  }
-
-  async discard(): Promise<void> {
-    throw readOnly()
-  }
-
-  async resize(): Promise<void> {
-    throw readOnly()
-  }
-
-  async flush(): Promise<void> {}
-
-  async close(): Promise<void> {}
-
-  async [Symbol.asyncDispose](): Promise<void> {}
 
   #check(offset: number, length: number): void {
     this.#checkThere()

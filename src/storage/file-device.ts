@@ -136,44 +136,46 @@ export class FileDevice implements BlockDevice {
     return this.#file.stat()
   }
 
-  async read(offset: number, target: Uint8Array): Promise<void> {
+  read(offset: number, target: Uint8Array): Promise<void> {
+    return promiseOf(() => this.readNow(offset, target))
+  }
+
+  readNow(offset: number, target: Uint8Array): Promise<void> | undefined {
     this.#check(offset, target.length, false)
     let wanted = target
     if (offset + target.length > this.#fileSize) {
       const length = Math.max(0, this.#fileSize - offset)
       target.fill(0, length)
-      if (length === 0) return
+      if (length === 0) return undefined
       wanted = target.subarray(0, length)
     }
     const pause = breathe()
-    if (pause !== undefined) {
-      await pause
-      if (this.#closed) throw deviceClosed()
-    }
-    await transferAll(this.#file, 'read', offset, wanted)
+    return pause === undefined
+      ? transferAll(this.#file, 'read', offset, wanted)
+      : this.#transferAfter(pause, 'read', offset, wanted)
   }
 
-  async write(offset: number, source: Uint8Array): Promise<void> {
+  write(offset: number, source: Uint8Array): Promise<void> {
+    return promiseOf(() => this.writeNow(offset, source))
+  }
+
+  writeNow(offset: number, source: Uint8Array): Promise<void> | undefined {
     this.#check(offset, source.length, true)
-    if (source.length === 0) return
+    if (source.length === 0) return undefined
     const pause = breathe()
-    if (pause !== undefined) {
-      await pause
-      if (this.#closed) throw deviceClosed()
-    }
-    const end = offset + source.length
-    this.#reserve?.prepare(this.#fileSize, end)
-    this.#writeCount++
-    this.#touchedEnd = Math.max(this.#touchedEnd, end)
-    try {
-      await transferAll(this.#file, 'write', offset, source)
-      this.#grew(end)
-    } catch (error) {
-      if (this.#writeCount === 1) await this.#cutRemains()
-      throw error
-    } finally {
-      this.#writeCount--
-    }
+    if (pause !== undefined) return this.#writeAfter(pause, offset, source)
+    return this.#write(offset, source)
+  }
+
+  async #transferAfter(
+    pause: Promise<void>,
+    way: 'read' | 'write',
+    offset: number,
+    bytes: Uint8Array,
+  ): Promise<void> {
+    await pause
+    if (this.#closed) throw deviceClosed()
+    await transferAll(this.#file, way, offset, bytes)
   }
 
   /**

@@ -1,7 +1,7 @@
-/** Stacks of images made at random, with snapshots, for tests that look at pairs of what can be read of them. */
+/** Layers and stacks of images made at random, with snapshots: for tests of what can be read of them, and of what joins them. */
 
 import { type Chain, commitLayer, type DiffView, openChain } from '../../src/chain/index.ts'
-import { createQcow2, type Qcow2Image } from '../../src/qcow2/index.ts'
+import { type CreateOptions, createQcow2, type Qcow2Image } from '../../src/qcow2/index.ts'
 import { FileDevice } from '../../src/storage/index.ts'
 import type { CrashFiles } from '../support/crash-files.ts'
 
@@ -26,7 +26,8 @@ export class Dice {
   }
 }
 
-const GEOMETRIES = [
+/** What layers are made of where nothing else is said. */
+export const GEOMETRIES: readonly Omit<CreateOptions, 'size'>[] = [
   { clusterSize: 512 },
   { clusterSize: 512, extendedL2: false, version: 2 as const },
   { clusterSize: 1024 },
@@ -42,6 +43,7 @@ export async function createLayer(
   dice: Dice,
   path: string,
   below?: string,
+  geometries = GEOMETRIES,
 ): Promise<void> {
   const size = (40 + dice.roll(200)) * UNIT
   const backing =
@@ -49,7 +51,7 @@ export async function createLayer(
       ? {}
       : { backing: { name: below, format: below.endsWith('raw') ? 'raw' : 'qcow2' } }
   const device = await FileDevice.open(files, path, { create: 'new', growable: true })
-  await createQcow2(device, { size, ...dice.pick(GEOMETRIES), ...backing })
+  await createQcow2(device, { size, ...dice.pick(geometries), ...backing })
   await device.close()
 }
 

@@ -6,51 +6,13 @@
 
 import { describe, expect, test } from 'vitest'
 import { resumeCheckpoints, tidyHidden } from '../../src/checkpoint/index.ts'
-import type { FileSystem, OpenFile } from '../../src/storage/index.ts'
-import { choices, DEFAULT_TIERS } from '../simulator/choices.ts'
-import { CrashDisk } from '../simulator/crash-disk.ts'
-import { randomFrom } from '../simulator/random.ts'
+import type { FileSystem } from '../../src/storage/index.ts'
 import { RecordingFiles } from '../simulator/recording-files.ts'
-import { Timeline } from '../simulator/timeline.ts'
-import type { Snapshot, Trace } from '../simulator/trace.ts'
 import type { CheckpointModel } from '../support/checkpoint-model.ts'
 import { playRemoval, REMOVAL_SCENES, type RemovalScene, stage } from '../support/removal-scenes.ts'
+import { cutStates, mortal } from '../support/verb-cuts.ts'
 
 const STRIDE = Number(process.env.COWPOINT_CUTS ?? 0)
-
-class Killed extends Error {}
-
-/** Lets so many changes through and fails then, for good. */
-function mortal(files: FileSystem, changes: { left: number }): FileSystem {
-  const change = () => {
-    if (changes.left-- <= 0) throw new Killed('killed')
-  }
-  const wrapFile = (file: OpenFile): OpenFile =>
-    new Proxy(file, {
-      get(target, key) {
-        const value = Reflect.get(target, key, target) as unknown
-        if (typeof value !== 'function') return value
-        const isChange = ['write', 'writeSync', 'truncate', 'punchHole', 'zeroRange', 'reserve']
-        return (...args: unknown[]) => {
-          if (isChange.includes(String(key)) && target.writable) change()
-          return value.apply(target, args)
-        }
-      },
-    })
-  return new Proxy(files, {
-    get(target, key) {
-      const value = Reflect.get(target, key, target) as unknown
-      if (typeof value !== 'function') return value
-      const isChange = ['link', 'rename', 'unlink', 'makeFolder', 'removeFolder']
-      return (...args: unknown[]) => {
-        if (isChange.includes(String(key))) change()
-        if (key !== 'open') return value.apply(target, args)
-        if (args[1] === 'create-new' || args[1] === 'replace') change()
-        return (value.apply(target, args) as Promise<OpenFile>).then(wrapFile)
-      }
-    },
-  })
-}
 
 /** Every view reads, then the verb is carried on, and they read again; the name that goes may be there. */
 async function judge(
@@ -104,31 +66,3 @@ describe.each(REMOVAL_SCENES)('$title', (scene) => {
     expect(count).toBeGreaterThan(3)
   })
 })
-
-/** Every `stride`th of the states that the tiers of the simulator give. */
-function* cutStates(
-  trace: Trace,
-  stride: number,
-): Generator<{ readonly key: string; readonly snapshot: Snapshot }> {
-  const timeline = new Timeline(trace, 'ordered')
-  const disk = new CrashDisk(trace, new Map())
-  const random = randomFrom(stride)
-  const seen = new Set<number>()
-  let next = random(stride)
-  for (;;) {
-    disk.moveTo(timeline)
-    let number = 0
-    for (const choice of choices(timeline, disk, { tiers: DEFAULT_TIERS, random, fresh: true })) {
-      number++
-      if (next-- > 0) continue
-      next = stride - 1
-      disk.apply(choice)
-      const identity = disk.key(0)
-      if (seen.has(identity)) continue
-      seen.add(identity)
-      yield { key: `position ${timeline.position} choice ${number}`, snapshot: disk.snapshot() }
-      disk.moveTo(timeline)
-    }
-    if (timeline.next() === undefined) return
-  }
-}

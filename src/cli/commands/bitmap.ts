@@ -6,7 +6,7 @@ import { type BitmapChange, describeImage, type Qcow2Image } from '../../qcow2/i
 import { LockGroup } from '../../storage/index.ts'
 import { defineCommand } from '../command.ts'
 import type { Context } from '../context.ts'
-import { choice, converted, type OptionValues, text, texts, toggle } from '../options.ts'
+import { converted, humanOrJson, type OptionValues, text, texts, toggle } from '../options.ts'
 import { warnOfBases } from './base-warning.ts'
 import { dumpBitmap } from './bitmap-dump.ts'
 import { imageSourceOptions, namedDriver, openImage } from './image-source.ts'
@@ -32,13 +32,7 @@ const options = {
     summary: 'make dirty what is dirty in this bitmap; may be repeated',
   }),
   dump: toggle({ flags: '--dump', summary: 'show what is dirty; changes nothing' }),
-  output: choice({
-    flags: '--output',
-    summary: 'with --dump: for people or for programs',
-    choices: ['human', 'json'],
-    default: 'human',
-    complaint: '--output must be used with human or json as argument',
-  }),
+  output: humanOrJson('with --dump: for people or for programs'),
   granularity: converted({
     flags: '-g --granularity',
     placeholder: 'size',

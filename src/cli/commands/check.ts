@@ -9,7 +9,7 @@ import { PROBE_SIZE, parseLocation, probeFormat } from '../../chain/index.ts'
 import { type CheckReport, checkImage, type RepairReport } from '../../qcow2/index.ts'
 import { defineCommand } from '../command.ts'
 import type { Context } from '../context.ts'
-import { choice, converted, text, toggle } from '../options.ts'
+import { converted, humanOrJson, text, toggle } from '../options.ts'
 import type { Output } from '../output.ts'
 import { prettyJson } from '../report.ts'
 import { warnOfBases, warnOfNamedBase } from './base-warning.ts'
@@ -34,13 +34,7 @@ export const command = defineCommand({
   manners: 'qemu-img',
   options: {
     ...imageSourceOptions,
-    output: choice({
-      flags: '--output',
-      summary: 'for people or for programs',
-      choices: ['human', 'json'],
-      default: 'human',
-      complaint: '--output must be used with human or json as argument',
-    }),
+    output: humanOrJson(),
     repair: converted({
       flags: '-r --repair',
       placeholder: 'leaks|all',

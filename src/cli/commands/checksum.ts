@@ -11,7 +11,7 @@ import {
 import type { Chain } from '../../chain/index.ts'
 import { defineCommand } from '../command.ts'
 import type { Context } from '../context.ts'
-import { choice, type OptionValues, text, toggle } from '../options.ts'
+import { choice, humanOrJson, type OptionValues, text, toggle } from '../options.ts'
 import { prettyJson } from '../report.ts'
 import { type ListedDigest, listLine, readList } from './checksum-list.ts'
 import { imageSourceOptions } from './image-source.ts'
@@ -37,13 +37,7 @@ const options = {
     placeholder: 'list',
     summary: 'compare the images of this list, as the verb prints it, with what they read as now',
   }),
-  output: choice({
-    flags: '--output',
-    summary: 'for people or for programs',
-    choices: ['human', 'json'],
-    default: 'human',
-    complaint: '--output must be used with human or json as argument',
-  }),
+  output: humanOrJson(),
   progress: toggle({ flags: '-p --progress', summary: 'show progress' }),
   quiet: toggle({ flags: '-q --quiet', summary: 'with --check: print only what is not right' }),
 }

@@ -3,7 +3,7 @@
 import { UsageError } from '../../base/errors.ts'
 import { type Chain, type DiffView, diffViews } from '../../chain/index.ts'
 import { defineCommand } from '../command.ts'
-import { choice, converted, type OptionValues, text, toggle } from '../options.ts'
+import { converted, humanOrJson, type OptionValues, text, toggle } from '../options.ts'
 import { changesPrinter } from './diff-text.ts'
 import { imageSourceOptions } from './image-source.ts'
 import { lockOptions } from './lock-options.ts'
@@ -35,13 +35,7 @@ const options = {
     convert: (value) => sizeArgument('granularity', value),
   }),
   exitCode: toggle({ flags: '--exit-code', summary: 'end with 1 where anything changed' }),
-  output: choice({
-    flags: '--output',
-    summary: 'for people or for programs',
-    choices: ['human', 'json'],
-    default: 'human',
-    complaint: '--output must be used with human or json as argument',
-  }),
+  output: humanOrJson(),
   progress: toggle({ flags: '-p --progress', summary: 'show progress' }),
   ...lockOptions,
   ...untrustedOptions,

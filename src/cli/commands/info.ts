@@ -7,7 +7,7 @@ import { CowpointError } from '../../base/errors.ts'
 import type { Chain } from '../../chain/index.ts'
 import { defineCommand } from '../command.ts'
 import { blame } from '../exit.ts'
-import { choice, text, toggle } from '../options.ts'
+import { humanOrJson, text, toggle } from '../options.ts'
 import { prettyJson } from '../report.ts'
 import { warnOfBases } from './base-warning.ts'
 import { type ImageSource, type ImageUse, imageSourceOptions, openImage } from './image-source.ts'
@@ -22,13 +22,7 @@ export const command = defineCommand({
   manners: 'qemu-img',
   options: {
     ...imageSourceOptions,
-    output: choice({
-      flags: '--output',
-      summary: 'for people or for programs',
-      choices: ['human', 'json'],
-      default: 'human',
-      complaint: '--output must be used with human or json as argument',
-    }),
+    output: humanOrJson(),
     backingChain: toggle({
       flags: '--backing-chain',
       summary: 'every image of the backing chain, the active one first',

@@ -4,7 +4,7 @@ import { roundDown } from '../../base/bytes.ts'
 import { ImageError } from '../../base/errors.ts'
 import { type MapExtent, mapBatches } from '../../chain/index.ts'
 import { defineCommand } from '../command.ts'
-import { choice, converted } from '../options.ts'
+import { converted, humanOrJson } from '../options.ts'
 import type { Output } from '../output.ts'
 import { warnOfBases } from './base-warning.ts'
 import { imageSourceOptions, openImage } from './image-source.ts'
@@ -17,13 +17,7 @@ export const command = defineCommand({
   manners: 'qemu-img',
   options: {
     ...imageSourceOptions,
-    output: choice({
-      flags: '--output',
-      summary: 'for people or for programs',
-      choices: ['human', 'json'],
-      default: 'human',
-      complaint: '--output must be used with human or json as argument',
-    }),
+    output: humanOrJson(),
     startOffset: converted({
       flags: '-s --start-offset',
       placeholder: 'offset',

@@ -6,7 +6,7 @@ import { type Chain, mapChain } from '../../chain/index.ts'
 import { luksHeaderLength, type Measurement, measureQcow2, measureRaw } from '../../qcow2/index.ts'
 import { defineCommand } from '../command.ts'
 import type { Context } from '../context.ts'
-import { choice, text, texts } from '../options.ts'
+import { humanOrJson, text, texts } from '../options.ts'
 import { prettyJson } from '../report.ts'
 import { BlamingDevice } from './blaming-device.ts'
 import {
@@ -54,13 +54,7 @@ export const command = defineCommand({
       placeholder: 'size',
       summary: 'measure an empty image of this size',
     }),
-    output: choice({
-      flags: '--output',
-      choices: ['human', 'json'],
-      default: 'human',
-      summary: 'how the result is printed',
-      complaint: '--output must be used with human or json as argument',
-    }),
+    output: humanOrJson('how the result is printed'),
     forceShare: imageSourceOptions.forceShare,
     imageOpts: imageSourceOptions.imageOpts,
     ...lockOptions,
