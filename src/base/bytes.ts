@@ -120,6 +120,11 @@ export function roundDown(value: number, unit: number): number {
   return value - (value % unit)
 }
 
+/** `value % unit` where `unit` is a power of two below 2^31: a division of numbers beyond 31 bits costs as much as a look-up. */
+export function restOf(value: number, unit: number): number {
+  return value & (unit - 1)
+}
+
 /** How many `unit`s it takes to hold `value`. */
 export function divideUp(value: number, unit: number): number {
   const rest = value % unit

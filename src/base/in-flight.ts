@@ -25,6 +25,11 @@ export class InFlight {
     }
   }
 
+  /** Has `idle` wait for what has begun already; hands it on. */
+  track(begun: Promise<void> | undefined): Promise<void> | undefined {
+    return begun === undefined ? undefined : this.run(() => begun)
+  }
+
   /** Resolves once nothing is under way; one waits at a time. */
   async idle(): Promise<void> {
     if (this.#count > 0) await new Promise<void>((resolve) => (this.#onIdle = resolve))

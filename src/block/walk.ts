@@ -43,21 +43,28 @@ export class PartWalk {
 
   /** The part at `position`, undefined at the end; it does not move on. */
   async peek(): Promise<Part | undefined> {
+    const known = this.known()
+    if (known !== undefined || this.#at >= this.#end) return known
     const at = this.#at
-    if (at >= this.#end) return undefined
-    while (this.#index < this.#list.length) {
-      const part = this.#list[this.#index]!
-      const stop = Math.min(part.offset + part.length, this.#end)
-      if (part.offset <= at && stop > at) return { offset: at, length: stop - at, kind: part.kind }
-      this.#index++
-    }
     this.#list = await this.#ask(at, this.#end - at)
     this.#index = 0
     const first: Part | undefined = this.#list[0]
     const covers = first !== undefined && first.offset <= at && first.offset + first.length > at
     // A device that breaks its promise here would make us turn for ever.
     if (!covers) throw new Error(`internal: extents at ${at} say nothing about that byte`)
-    return this.peek()
+    return this.known()
+  }
+
+  /** As `peek`, without asking anybody: undefined too where the part has to be asked for. */
+  known(): Part | undefined {
+    const at = this.#at
+    if (at >= this.#end) return undefined
+    for (; this.#index < this.#list.length; this.#index++) {
+      const part = this.#list[this.#index]!
+      const stop = Math.min(part.offset + part.length, this.#end)
+      if (part.offset <= at && stop > at) return { offset: at, length: stop - at, kind: part.kind }
+    }
+    return undefined
   }
 
   /** Goes on to `position`, which must not lie behind. */

@@ -11,13 +11,14 @@ import {
   type Capabilities,
   checkRange,
   type Extent,
+  promiseOf,
 } from '../block/index.ts'
 import type { AmendOptions } from './amend.ts'
 import type { BitmapChange, DirtyVisitor } from './bitmap-draft.ts'
 import type { Compaction, CompactOptions } from './compact.ts'
 import { discardGuest, zeroGuest } from './io/discard.ts'
 import { guestExtents, guestMapping, guestMappings } from './io/extents.ts'
-import { activeView, readGuest } from './io/read.ts'
+import { readActive } from './io/read.ts'
 import { writeGuest } from './io/write.ts'
 import { writeCompressedGuest } from './io/write-compressed.ts'
 import { INCOMPATIBLE } from './layout/constants.ts'
@@ -181,16 +182,13 @@ export class Qcow2Image implements BlockDevice {
     if (this.#state.externalData) this.#state.data = new HostFile(device)
   }
 
-  async read(offset: number, target: Uint8Array): Promise<void> {
+  read(offset: number, target: Uint8Array): Promise<void> {
+    return promiseOf(() => this.readNow(offset, target))
+  }
+
+  readNow(offset: number, target: Uint8Array): Promise<void> | undefined {
     this.#turns.check(offset, target.length)
-    this.#turns.calls.enter()
-    try {
-      const state = this.#state
-      if (state.l1 === undefined) await state.loadL1()
-      await readGuest(state, activeView(state), offset, target)
-    } finally {
-      this.#turns.calls.leave()
-    }
+    return this.#turns.calls.track(readActive(this.#state, offset, target))
   }
 
   async write(offset: number, source: Uint8Array): Promise<void> {

@@ -16,6 +16,7 @@ import {
   deviceClosed,
   type Extent,
   notSupported,
+  promiseOf,
   readOnly,
 } from '../block/index.ts'
 import { AppendReserve } from './append-reserve.ts'
@@ -152,7 +153,7 @@ export class FileDevice implements BlockDevice {
     const pause = breathe()
     return pause === undefined
       ? transferAll(this.#file, 'read', offset, wanted)
-      : this.#transferAfter(pause, 'read', offset, wanted)
+      : this.#readAfter(pause, offset, wanted)
   }
 
   write(offset: number, source: Uint8Array): Promise<void> {
@@ -165,17 +166,6 @@ export class FileDevice implements BlockDevice {
     const pause = breathe()
     if (pause !== undefined) return this.#writeAfter(pause, offset, source)
     return this.#write(offset, source)
-  }
-
-  async #transferAfter(
-    pause: Promise<void>,
-    way: 'read' | 'write',
-    offset: number,
-    bytes: Uint8Array,
-  ): Promise<void> {
-    await pause
-    if (this.#closed) throw deviceClosed()
-    await transferAll(this.#file, way, offset, bytes)
   }
 
   /**
@@ -315,6 +305,50 @@ export class FileDevice implements BlockDevice {
     return new IoError('FLUSH_FAILED', 'flush failed, what is on disk is unknown', {
       cause: this.#broken,
     })
+  }
+
+  async #readAfter(pause: Promise<void>, offset: number, target: Uint8Array): Promise<void> {
+    await pause
+    if (this.#closed) throw deviceClosed()
+    await transferAll(this.#file, 'read', offset, target)
+  }
+
+  async #writeAfter(pause: Promise<void>, offset: number, source: Uint8Array): Promise<void> {
+    await pause
+    if (this.#closed) throw deviceClosed()
+    await this.#write(offset, source)
+  }
+
+  #write(offset: number, source: Uint8Array): Promise<void> | undefined {
+    const end = offset + source.length
+    this.#reserve?.prepare(this.#fileSize, end)
+    this.#writeCount++
+    if (end > this.#touchedEnd) this.#touchedEnd = end
+    try {
+      const rest = transferAll(this.#file, 'write', offset, source)
+      if (rest !== undefined) return this.#writeOn(rest, end)
+    } catch (error) {
+      return this.#writeFailed(error)
+    }
+    this.#writeCount--
+    this.#grew(end)
+    return undefined
+  }
+
+  async #writeOn(rest: Promise<void>, end: number): Promise<void> {
+    try {
+      await rest
+    } catch (error) {
+      return this.#writeFailed(error)
+    }
+    this.#writeCount--
+    this.#grew(end)
+  }
+
+  async #writeFailed(error: unknown): Promise<never> {
+    if (this.#writeCount === 1) await this.#cutRemains()
+    this.#writeCount--
+    throw error
   }
 
   /**

@@ -9,7 +9,6 @@ import { CowpointError } from '../../src/base/errors.ts'
 import {
   commitLayer,
   convertToNew,
-  Gate,
   openChain,
   rebaseLayer,
   streamLayer,
@@ -22,34 +21,16 @@ import {
   repairImage,
 } from '../../src/qcow2/index.ts'
 import { FileDevice, MemoryDevice } from '../../src/storage/index.ts'
+import { gate, onImage } from '../faults/scene.ts'
 import { DiskFiles } from '../support/disk-files.ts'
 import { viewDigests } from '../support/worn-image.ts'
 
 const CLUSTER = 4096
 const SIZE = 48 * CLUSTER
-const gate = new Gate({ allowAll: true })
 
 async function create(files: DiskFiles, path: string, options: object): Promise<void> {
   await using device = await FileDevice.open(files, path, { create: 'new', growable: true })
   await createQcow2(device, { size: SIZE, clusterSize: CLUSTER, ...options })
-}
-
-async function onImage<T>(
-  files: DiskFiles,
-  path: string,
-  work: (image: Qcow2Image) => Promise<T>,
-): Promise<T> {
-  const chain = await openChain(path, { files, gate, format: 'qcow2', writable: true })
-  let result: T
-  try {
-    result = await work(chain.active.image as Qcow2Image)
-  } catch (error) {
-    // A full disk may keep it from closing in peace as well; the first error counts.
-    await chain.close().catch(() => {})
-    throw error
-  }
-  await chain.close()
-  return result
 }
 
 const bytes = (clusterCount: number, value: number) =>

@@ -17,6 +17,8 @@ export interface Stage {
   readonly before: Views
   readonly after: Views
   readonly paths: { readonly before: readonly string[]; readonly after: readonly string[] }
+  /** What it resolves to. */
+  readonly answer: unknown
   /** Errors that a check finds, of a verb on a damaged image. */
   readonly errorCounts: readonly number[]
   /** Verdicts by what was left: most faults leave what others left too. */
@@ -38,7 +40,7 @@ export async function stageOf(verb: FaultVerb, seed: number): Promise<Stage> {
   const collect = verb.collect ?? allViews
   const before = await collect(start)
   const whole = start.clone()
-  await verb.run(whole, new Tape(), seed)
+  const answer = await verb.run(whole, new Tape(), seed)
   const after = await collect(whole)
   const paths = { before: start.paths, after: whole.paths }
   const errorCounts = [0]
@@ -46,7 +48,10 @@ export async function stageOf(verb: FaultVerb, seed: number): Promise<Stage> {
     errorCounts[0] = await errorCount(start)
     errorCounts.push(await errorCount(whole))
   }
-  return { ...{ verb, seed, start, before, after, paths, errorCounts }, verdicts: new Map() }
+  return {
+    ...{ verb, seed, start, before, after, paths, errorCounts, answer },
+    verdicts: new Map(),
+  }
 }
 
 async function errorCount(files: DiskFiles): Promise<number> {
@@ -63,10 +68,15 @@ async function errorCount(files: DiskFiles): Promise<number> {
 export async function allViews(files: DiskFiles): Promise<Views> {
   const all = new Map<string, Uint8Array>()
   for (const path of files.paths) {
-    if (temporaryKind(path) !== undefined) continue
+    if (isBeside(path)) continue
     for (const [name, bytes] of await viewsOf(files, path)) all.set(name, bytes)
   }
   return all
+}
+
+/** Files under construction, and what takes a repair back, whose number grows with each. */
+function isBeside(path: string): boolean {
+  return temporaryKind(path) !== undefined || /\.undo(?:\.\d+)?$/.test(path)
 }
 
 /** What is wrong with what is there; undefined where nothing is. */
@@ -91,7 +101,7 @@ export async function judge(
 function keyOf({ start, paths }: Stage, files: DiskFiles): string {
   const parts: string[] = []
   for (const path of files.paths) {
-    if (temporaryKind(path) !== undefined) continue
+    if (isBeside(path)) continue
     const bytes = files.contents(path)
     const isOld = paths.before.includes(path) && Buffer.compare(bytes, start.contents(path)) === 0
     parts.push(isOld ? path : `${path}:${createHash('sha1').update(bytes).digest('base64')}`)
@@ -116,15 +126,17 @@ async function look(stage: Stage, files: DiskFiles, ending: Ending): Promise<str
 
 function strangeNames({ verb, paths }: Stage, files: DiskFiles, isDone: boolean): string[] {
   if (verb.mend !== undefined) return []
-  const found = new Set(files.paths.filter((path) => temporaryKind(path) === undefined))
-  const known = new Set([...paths.before, ...paths.after])
+  const own = (list: readonly string[]) => list.filter((path) => !isBeside(path))
+  const found = new Set(own(files.paths))
+  const [first, last] = [own(paths.before), own(paths.after)]
+  const known = new Set([...first, ...last])
   const strange = [...found].filter((path) => !known.has(path))
-  for (const path of paths.before) {
-    if (paths.after.includes(path) && !found.has(path)) strange.push(path)
+  for (const path of first) {
+    if (last.includes(path) && !found.has(path)) strange.push(path)
   }
   if (isDone) {
-    const wrong = [...found].filter((path) => !paths.after.includes(path))
-    strange.push(...wrong, ...paths.after.filter((path) => !found.has(path)))
+    const wrong = [...found].filter((path) => !last.includes(path))
+    strange.push(...wrong, ...last.filter((path) => !found.has(path)))
   }
   return strange
 }

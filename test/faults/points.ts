@@ -7,6 +7,8 @@ import { CowpointError } from '../../src/base/errors.ts'
 import type { DiskFiles } from '../support/disk-files.ts'
 import { CHAIN_VERBS } from './chain-verbs.ts'
 import { CHECKPOINT_VERBS } from './checkpoint-verbs.ts'
+import type { Answer } from './command-line.ts'
+import { COMMAND_VERBS } from './command-verbs.ts'
 import { FaultFiles, type FaultPlan } from './fault-files.ts'
 import { FAULT_KINDS, type FaultKind, MEDDLINGS } from './fault-kinds.ts'
 import { IMAGE_VERBS } from './image-verbs.ts'
@@ -19,6 +21,7 @@ export const FAULT_VERBS: readonly FaultVerb[] = [
   ...IMAGE_VERBS,
   ...CHAIN_VERBS,
   ...CHECKPOINT_VERBS,
+  ...COMMAND_VERBS,
 ]
 
 /** One fault at one call. */
@@ -80,9 +83,10 @@ export async function tryPoint(point: FaultPoint): Promise<PointOutcome> {
   const files = new FaultFiles(disk, { kind, turn: point.turn, ...meddling })
   const tape = new Tape()
   let error: unknown
+  let answer: unknown
   let isDone = true
   try {
-    await verb.run(files, tape, point.seed)
+    answer = await verb.run(files, tape, point.seed)
   } catch (reason) {
     error = reason
     isDone = false
@@ -92,6 +96,7 @@ export async function tryPoint(point: FaultPoint): Promise<PointOutcome> {
   const code = error instanceof CowpointError ? { code: error.code } : {}
   const failure =
     misbehaviour(files, verb, error, isDone) ??
+    (isDone ? otherAnswer(stage, answer, kind) : undefined) ??
     (await judge(stage, disk, { isDone, tape, ignoresViews: kind.name === 'change' }))
   const wrong = failure === undefined ? {} : { failure: `${failure}${told(error)}` }
   return { point, fired: files.fired, ...code, ...wrong }
@@ -125,6 +130,19 @@ function misbehaviour(
   }
   if (kind.codes.includes(error.code) || verb.codes?.includes(error.code)) return undefined
   return `${kind.name} is reported as ${error.code}`
+}
+
+/** Of a verb that reads: it says something else than without the fault, and does not say that it may be wrong. */
+function otherAnswer(
+  { verb, answer }: Stage,
+  found: unknown,
+  { deed }: FaultKind,
+): string | undefined {
+  if (verb.answers !== true || (deed.how === 'meddle' && deed.with !== 'shrink')) return undefined
+  const [whole, now] = [answer as Answer, found as Answer]
+  if (whole.stdout === now.stdout && whole.status === now.status) return undefined
+  if (now.isWarned || (now.status !== 0 && now.status !== whole.status)) return undefined
+  return `it answers otherwise without a word: ${now.stdout} instead of ${whole.stdout}`
 }
 
 function isAboutFlush({ name }: FaultKind): boolean {

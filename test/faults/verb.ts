@@ -72,4 +72,6 @@ export interface FaultVerb {
   readonly mend?: (files: DiskFiles) => Promise<unknown>
   /** Doing it once more ends as once: else that is only tried where nothing was done yet. */
   readonly repeats?: boolean
+  /** It only reads, and what `run` resolves to is the same every time, but where it says itself that something is missing. */
+  readonly answers?: boolean
 }

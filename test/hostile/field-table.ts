@@ -6,6 +6,7 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { builtImage } from '../support/built-image.ts'
 import { buildImage, filled } from '../support/image-builder.ts'
 import { unpackImage } from '../support/image-matrix.ts'
 import {
@@ -35,24 +36,7 @@ interface Field {
 
 /** The whole images that are damaged, by what they show. */
 const KINDS: Readonly<Record<string, () => Uint8Array>> = {
-  built: () =>
-    buildImage({
-      size: 64 * 4096,
-      clusterBits: 12,
-      content: {
-        0: { kind: 'data', bytes: filled(1, 4096) },
-        1: { kind: 'zero' },
-        2: { kind: 'zero-allocated' },
-        3: { kind: 'data', bytes: filled(3, 4096) },
-      },
-      snapshots: [
-        {
-          id: '1',
-          name: 'one',
-          content: { 0: { kind: 'shared' }, 5: { kind: 'data', bytes: filled(5, 4096) } },
-        },
-      ],
-    }).bytes,
+  built: () => builtImage().bytes,
   backed: () =>
     buildImage({
       size: 64 * 4096,

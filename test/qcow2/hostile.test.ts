@@ -11,7 +11,8 @@ import { checkImage, createQcow2, Qcow2Image } from '../../src/qcow2/index.ts'
 import { MemoryDevice } from '../../src/storage/index.ts'
 import { denseImage } from '../hostile/cases.ts'
 import { lookAtAll, workOn } from '../hostile/trial.ts'
-import { type BuiltImage, buildImage, filled } from '../support/image-builder.ts'
+import { builtImage } from '../support/built-image.ts'
+import { buildImage, filled } from '../support/image-builder.ts'
 import { unpackImage } from '../support/image-matrix.ts'
 import { ImageBytes, type Patch, patched } from '../support/poke.ts'
 import { tempFolder } from '../support/temp.ts'
@@ -27,27 +28,6 @@ async function survives(bytes: Uint8Array): Promise<void> {
   await lookAtAll(bytes)
   await workOn(bytes)
   expect(before.equals(bytes)).toBe(true)
-}
-
-/** An image by the builder, which is not our engine. */
-function builtImage(): BuiltImage {
-  return buildImage({
-    size: 64 * 4096,
-    clusterBits: 12,
-    content: {
-      0: { kind: 'data', bytes: filled(1, 4096) },
-      1: { kind: 'zero' },
-      2: { kind: 'zero-allocated' },
-      3: { kind: 'data', bytes: filled(3, 4096) },
-    },
-    snapshots: [
-      {
-        id: '1',
-        name: 'one',
-        content: { 0: { kind: 'shared' }, 5: { kind: 'data', bytes: filled(5, 4096) } },
-      },
-    ],
-  })
 }
 
 describe('an image cut short', () => {

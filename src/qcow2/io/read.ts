@@ -1,8 +1,9 @@
 /** Reads guest bytes through any L1 table of an image: the active one or a snapshot's, and the backing below. */
 
 import { assert } from '../../base/assert.ts'
+import { roundDown } from '../../base/bytes.ts'
 import { ImageError } from '../../base/errors.ts'
-import type { BlockDevice } from '../../block/index.ts'
+import { type BlockDevice, beginRead } from '../../block/index.ts'
 import { outsideFile } from '../metadata/host-file.ts'
 import type { L1Table } from '../metadata/l1-table.ts'
 import { type Mapping, map, resident } from '../metadata/mapping.ts'
@@ -32,21 +33,67 @@ export async function readGuest(
   offset: number,
   target: Uint8Array,
 ): Promise<void> {
-  const { l1 } = view
+  await readGuestNow(state, view, offset, target)
+}
+
+/** Reads the active disk: at once (`undefined`) where tables and data are at hand. */
+export function readActive(
+  state: Qcow2State,
+  offset: number,
+  target: Uint8Array,
+): Promise<void> | undefined {
+  if (state.l1 !== undefined) return readGuestNow(state, activeView(state), offset, target)
+  return state.loadL1().then(() => readGuest(state, activeView(state), offset, target))
+}
+
+/**
+ * As `readGuest`, at once (`undefined`) where tables and data are at hand. Nothing can change meanwhile then, so only what goes
+ * on behind a promise is noted as a read that clusters must wait for (I9).
+ */
+export function readGuestNow(
+  state: Qcow2State,
+  view: ReadView,
+  offset: number,
+  target: Uint8Array,
+): Promise<void> | undefined {
   refuseEncrypted(state)
-  const epoch = state.quarantine.reads.enter()
+  const { length } = target
+  for (let done = 0; done < length; ) {
+    const mapping = resident(state, view.l1, offset + done, length - done)
+    if (mapping === undefined) return readOn(state, view, offset, target, done)
+    const part =
+      mapping.length === length ? target : target.subarray(done, done + mapping.length)
+    const rest = readRun(state, view.size, mapping, offset + done, part)
+    done += mapping.length
+    if (rest !== undefined) return readOn(state, view, offset, target, done, rest)
+  }
+  return undefined
+}
+
+/** Goes on behind the first `done` bytes, of which `rest` is still under way. */
+async function readOn(
+  state: Qcow2State,
+  view: ReadView,
+  offset: number,
+  target: Uint8Array,
+  done: number,
+  rest?: Promise<void>,
+): Promise<void> {
+  const { reads } = state.quarantine
+  const epoch = reads.enter()
   try {
-    for (let done = 0; done < target.length; ) {
-      const wanted = target.length - done
+    await rest
+    for (let at = done; at < target.length; ) {
+      const wanted = target.length - at
       const mapping =
-        resident(state, l1, offset + done, wanted) ?? (await map(state, l1, offset + done, wanted))
-      const part =
-        mapping.length === target.length ? target : target.subarray(done, done + mapping.length)
-      await readRun(state, view.size, mapping, offset + done, part)
-      done += mapping.length
+        resident(state, view.l1, offset + at, wanted) ??
+        (await map(state, view.l1, offset + at, wanted))
+      const part = target.subarray(at, at + mapping.length)
+      await readRun(state, view.size, mapping, offset + at, part)
+      at += mapping.length
     }
   } finally {
-    state.quarantine.reads.leave(epoch)
+    reads.leave(epoch)
   }
 }
 
@@ -61,10 +108,9 @@ function readRun(
   switch (mapping.kind) {
     case 'normal': {
       const data = state.dataFile
-      if (mapping.hostOffset + target.length <= data.size) {
-        return data.device.read(mapping.hostOffset, target)
-      }
-      return readTail(state, mapping.hostOffset, target)
+      const end = mapping.hostOffset + target.length
+      if (end > data.size) checkTail(state, end - 1)
+      return data.readNow(mapping.hostOffset, target)
     }
     case 'zero':
       target.fill(0)
@@ -80,31 +126,30 @@ function readRun(
  * The last cluster of a file may be short, and then reads as zeroes behind its end. A cluster that is not in
  * the file at all was lost: that is an error, not zeroes.
  */
-async function readTail(state: Qcow2State, offset: number, target: Uint8Array): Promise<void> {
-  const data = state.dataFile
-  const { clusterSize } = state.geometry
-  const lastCluster = Math.floor((offset + target.length - 1) / clusterSize) * clusterSize
-  if (!state.externalData && lastCluster >= data.size) {
-    throw outsideFile('data cluster', lastCluster, data.size)
+function checkTail(state: Qcow2State, lastByte: number): void {
+  const { size } = state.dataFile
+  const lastCluster = roundDown(lastByte, state.geometry.clusterSize)
+  if (!state.externalData && lastCluster >= size) {
+    throw outsideFile('data cluster', lastCluster, size)
   }
-  await data.read(offset, target)
 }
 
 /** Reads what the layers below have; where they end, or the disk of `size` bytes does, there are zeroes. */
-export async function readBacking(
+function readBacking(
   backing: BlockDevice | undefined,
   size: number,
   offset: number,
   target: Uint8Array,
-): Promise<void> {
-  const there =
-    backing === undefined
-      ? 0
-      : Math.max(0, Math.min(target.length, backing.size - offset, size - offset))
-  if (there < target.length) target.fill(0, there)
-  if (backing !== undefined && there > 0) {
-    await backing.read(offset, there === target.length ? target : target.subarray(0, there))
+): Promise<void> | undefined {
+  if (backing === undefined) {
+    target.fill(0)
+    return undefined
   }
+  const { length } = target
+  const there = Math.max(0, Math.min(length, backing.size - offset, size - offset))
+  if (there === length) return beginRead(backing, offset, target)
+  target.fill(0, there)
+  return there > 0 ? beginRead(backing, offset, target.subarray(0, there)) : undefined
 }
 
 /** Throws where guest data is encrypted: this engine keeps such images, and does not look into them. */

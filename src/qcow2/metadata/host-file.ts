@@ -6,7 +6,7 @@
 
 import { rangesEqual } from '../../base/bytes.ts'
 import { CowpointError, ImageError, IoError } from '../../base/errors.ts'
-import type { BlockDevice } from '../../block/index.ts'
+import { type BlockDevice, beginRead, beginWrite } from '../../block/index.ts'
 
 /** What is being written: only a failed metadata write breaks the image. */
 export type WritePurpose = 'data' | 'metadata'
@@ -38,16 +38,17 @@ export class HostFile {
   }
 
   /** Fills `target` from `offset`; what lies past the end of the file reads as zeroes. */
-  read(offset: number, target: Uint8Array): Promise<void> {
-    return offset + target.length <= this.device.size
-      ? this.device.read(offset, target)
-      : this.#readShort(offset, target)
+  async read(offset: number, target: Uint8Array): Promise<void> {
+    await this.readNow(offset, target)
   }
 
-  async #readShort(offset: number, target: Uint8Array): Promise<void> {
-    const there = Math.max(0, Math.min(target.length, this.device.size - offset))
+  /** As `read`, at once (`undefined`) where the file can. */
+  readNow(offset: number, target: Uint8Array): Promise<void> | undefined {
+    const { length } = target
+    const there = Math.max(0, Math.min(length, this.device.size - offset))
+    if (there === length) return beginRead(this.device, offset, target)
     target.fill(0, there)
-    if (there > 0) await this.device.read(offset, target.subarray(0, there))
+    return there > 0 ? beginRead(this.device, offset, target.subarray(0, there)) : undefined
   }
 
   /** Reads a cluster-sized table or guest data, which must begin inside the file. */
@@ -66,6 +67,13 @@ export class HostFile {
       if (purpose === 'metadata') this.#fail(error)
       throw error
     }
+  }
+
+  /** Writes guest data as `write` does, at once (`undefined`) where the file can. */
+  writeNow(offset: number, source: Uint8Array): Promise<void> | undefined {
+    this.checkUsable()
+    this.#dirty = true
+    return beginWrite(this.device, offset, source)
   }
 
   /** Has `work` write into a range that is the caller's own, by means of its own; returns how many bytes it wrote. */

@@ -4,6 +4,7 @@
  * return are as long as one table slice allows.
  */
 
+import { restOf } from '../../base/bytes.ts'
 import { ImageError } from '../../base/errors.ts'
 import { HI_COMPRESSED, HI_COPIED, LO_ZERO } from '../layout/constants.ts'
 import { compressedLength, compressedOffset, entryOffset } from '../layout/entries.ts'
@@ -62,12 +63,13 @@ export interface EntryPlace {
 /** Finds the entry of the cluster at `guestOffset`. Throws where the L1 entry cannot be right. */
 export function locate(tables: MappingTables, l1: L1Table, guestOffset: number): EntryPlace {
   const { geometry } = tables
+  // No remainders: of numbers beyond 31 bits those cost more than all the rest.
   const l1Index = Math.floor(guestOffset / geometry.l2Reach)
-  const entry = Math.floor((guestOffset % geometry.l2Reach) / geometry.clusterSize)
+  const entry = Math.floor((guestOffset - l1Index * geometry.l2Reach) / geometry.clusterSize)
   const perSlice = tables.tables.sliceSize / geometry.l2EntrySize
   const inTable = Math.floor(entry / perSlice)
   const offset = l1.offset(l1Index)
-  if (offset % geometry.clusterSize !== 0) {
+  if (restOf(offset, geometry.clusterSize) !== 0) {
     throw new ImageError(
       'L2_TABLE_UNALIGNED',
       `L2 table offset 0x${offset.toString(16)} is not aligned to a cluster`,
@@ -77,7 +79,7 @@ export function locate(tables: MappingTables, l1: L1Table, guestOffset: number):
   return {
     l1Index,
     sliceOffset: offset === 0 ? 0 : offset + inTable * tables.tables.sliceSize,
-    index: entry % perSlice,
+    index: entry - inTable * perSlice,
   }
 }
 
@@ -173,12 +175,12 @@ function standardRun(
   const { geometry, externalData } = tables
   const { clusterSize } = geometry
   const { view } = slice
-  const inCluster = guestOffset % clusterSize
+  const inCluster = restOf(guestOffset, clusterSize)
   const hi = view.getUint32(index * 8)
   const lo = view.getUint32(index * 8 + 4)
   if ((hi & HI_COMPRESSED) !== 0) return compressed(geometry, hi, lo, inCluster, length)
   const offset = entryOffset(hi, lo)
-  if (offset % clusterSize !== 0) throw unaligned(offset, guestOffset)
+  if (restOf(offset, clusterSize) !== 0) throw unaligned(offset, guestOffset)
   const copied = (hi & HI_COPIED) !== 0
   const zero = (lo & LO_ZERO) !== 0
   if (zero && tables.version === 2) throw zeroInVersion2(guestOffset)
@@ -231,12 +233,12 @@ function extendedRun(
   const { geometry, externalData } = tables
   const { clusterSize, subclusterSize } = geometry
   const { view } = slice
-  const inCluster = guestOffset % clusterSize
+  const inCluster = restOf(guestOffset, clusterSize)
   const hi = view.getUint32(index * 16)
   const lo = view.getUint32(index * 16 + 4)
   if ((hi & HI_COMPRESSED) !== 0) return compressed(geometry, hi, lo, inCluster, length)
   const offset = entryOffset(hi, lo)
-  if (offset % clusterSize !== 0) throw unaligned(offset, guestOffset)
+  if (restOf(offset, clusterSize) !== 0) throw unaligned(offset, guestOffset)
   const copied = (hi & HI_COPIED) !== 0
   const placed = offset !== 0 || (externalData && copied)
   if (externalData && placed) checkOwnPlace(offset + inCluster, guestOffset)

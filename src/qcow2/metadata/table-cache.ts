@@ -28,6 +28,8 @@ export class TableCache {
   readonly #structure: string
   readonly #capacity: number
   readonly #slices = new Map<number, TableSlice>()
+  /** The slice that was looked up last, as long as it is in `#slices`: most look-ups are for it again. */
+  #latest: TableSlice | undefined
   readonly #loading = new Map<number, Promise<TableSlice>>()
   readonly #dirty = new Set<TableSlice>()
   /** Grows whenever a cluster stops being a table, so that a read under way is not kept for it. */
@@ -53,8 +55,13 @@ export class TableCache {
 
   /** The slice at this host offset if it is in memory. */
   peek(offset: number): TableSlice | undefined {
-    const slice = this.#slices.get(offset)
-    if (slice !== undefined) slice.used = true
+    let slice = this.#latest
+    if (slice?.offset !== offset) {
+      slice = this.#slices.get(offset)
+      if (slice === undefined) return undefined
+      this.#latest = slice
+    }
+    slice.used = true
     return slice
   }
 
@@ -112,12 +119,14 @@ export class TableCache {
     if (slice === undefined) return
     this.#clean(slice)
     this.#slices.delete(offset)
+    if (this.#latest === slice) this.#latest = undefined
   }
 
   /** Forgets everything, changes and all. */
   clear(): void {
     this.#generation++
     this.#slices.clear()
+    this.#latest = undefined
     this.#dirty.clear()
     this.#loading.clear()
   }
@@ -155,6 +164,7 @@ export class TableCache {
         this.#slices.set(offset, slice)
       } else {
         this.#slices.delete(offset)
+        if (this.#latest === slice) this.#latest = undefined
         return
       }
     }
