@@ -21,7 +21,7 @@ export const checkpointBench: Bench = {
     const size = makeChainOfCheckpoints(setting)
     yield removal(setting, size, 'commit', 'disk.two.qcow2')
     yield removal(setting, size, 'rebase', 'disk.qcow2')
-    for (const mapped of [GIB, 64 * GIB, 1024 * GIB]) {
+    for (const mapped of [GIB, 64 * GIB, 256 * GIB]) {
       const bytes = Math.min(scaled(setting, mapped), 1024 * GIB * MIB)
       makeMapped(setting, 'mapped.qcow2', bytes)
       yield creation(setting, bytes)

@@ -82,7 +82,8 @@ function comparison(setting: Setting, place: Place, writes: Pattern): Comparison
     job: `random write ${sizeText(blockSize)}, ${place.shape}`,
     conditions: `${count} writes over ${sizeText(size)}; cached; not flushed; library, one write at a time`,
     unit: 'us/op',
-    warmUpCount: 2,
+    // Each goes over the disk once, which is few writes: they are compiled while they run.
+    warmUpCount: 4,
     ours: libraryWrites(setting, 'ours.qcow2', writes, around('ours.qcow2')),
     theirs: qemuBench(setting, 'theirs.qcow2', writes, {
       depth: DEPTH,

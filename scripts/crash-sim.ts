@@ -1,6 +1,6 @@
 /**
  * Cuts the power on every verb, in every way that the model allows, and prints what came of it (docs/ordering.md). Options:
- * `--states N --seed S --qemu K --verb V --exhaustive --soak SECONDS`, or one of `--replay KEY [--keep FOLDER]`, `--mutants`,
+ * `--states N --seed S --qemu K --jobs J --verb V --exhaustive --soak SECONDS`, or one of `--replay KEY [--keep FOLDER]`, `--mutants`,
  * `--compare`.
  */
 
@@ -16,6 +16,7 @@ const { values } = parseArgs({
     states: { type: 'string', default: '1000000' },
     seed: { type: 'string', default: '1' },
     qemu: { type: 'string', default: '90' },
+    jobs: { type: 'string' },
     verb: { type: 'string' },
     exhaustive: { type: 'boolean', default: false },
     soak: { type: 'string' },
@@ -56,13 +57,14 @@ async function main(): Promise<boolean> {
   if (values.replay !== undefined) return runReplay(values.replay)
   if (values.mutants) return runMutants()
   if (values.compare) return runCompare(console.log)
-  const { verb, soak } = values
+  const { verb, soak, jobs } = values
   return runSimulation({
     states: Number(values.states),
     seed: Number(values.seed),
     qemuEvery: Number(values.qemu),
     exhaustive: values.exhaustive,
     ...(verb === undefined ? {} : { verb }),
+    ...(jobs === undefined ? {} : { processCount: Number(jobs) }),
     ...(soak === undefined ? {} : { soakMs: Number(soak) * 1000 }),
     print: console.log,
   })

@@ -20,7 +20,7 @@ async function loadPoints(): Promise<typeof import('../test/faults/points.ts')> 
     await build({
       entryPoints: [resolve(import.meta.dirname, '../test/faults/points.ts')],
       ...{ outfile, bundle: true, format: 'esm', platform: 'node', target: 'node20.19' },
-      ...{ external: ['koffi'], sourcemap: 'inline', logLevel: 'error' },
+      ...{ external: ['koffi', 'yargs', 'lz4-napi'], sourcemap: 'inline', logLevel: 'error' },
     })
     return (await import(pathToFileURL(outfile).href)) as typeof import('../test/faults/points.ts')
   } finally {
@@ -28,7 +28,7 @@ async function loadPoints(): Promise<typeof import('../test/faults/points.ts')> 
   }
 }
 
-const { FAULT_VERBS, keyOfPoint, pointOfKey, tryPoint, tryVerb } = await loadPoints()
+const { FAULT_VERBS, keyOfPoint, pointOfKey, tryAll, tryPoint } = await loadPoints()
 
 const { values } = parseArgs({
   options: {
@@ -37,7 +37,7 @@ const { values } = parseArgs({
     verb: { type: 'string' },
     replay: { type: 'string' },
     failures: { type: 'string', default: '10' },
-    stride: { type: 'string', default: '1' },
+    stride: { type: 'string', default: '3' },
   },
 })
 
@@ -58,33 +58,35 @@ async function replay(key: string): Promise<boolean> {
 
 async function main(): Promise<boolean> {
   if (values.replay !== undefined) return replay(values.replay)
-  const wanted = Number(values.points)
+  const [wanted, limit] = [Number(values.points), Number(values.failures)]
   const verbs = FAULT_VERBS.filter(({ name }) => values.verb === undefined || name === values.verb)
   const start = process.hrtime.bigint()
   const codes = new Map<string, number>()
   let [points, errors, failures] = [0, 0, 0]
   let seed = Number(values.seed)
-  for (; points < wanted && failures < Number(values.failures); seed++) {
-    for (const verb of verbs) {
-      let count = 0
-      for await (const outcome of tryVerb(verb, seed, Number(values.stride))) {
-        if (!outcome.fired && outcome.failure === undefined) continue
-        count++
-        const { code = 'no error' } = outcome
-        codes.set(code, (codes.get(code) ?? 0) + 1)
-        if (outcome.code !== undefined) errors++
-        if (outcome.failure === undefined) continue
+  const met = new Set<string>()
+  for (; points < wanted && failures < limit; seed++) {
+    const before = points
+    for await (const outcome of tryAll(verbs, { seed, stride: Number(values.stride) })) {
+      if (!outcome.fired && outcome.failure === undefined) continue
+      points++
+      met.add(outcome.point.verb)
+      const { code = 'no error' } = outcome
+      codes.set(code, (codes.get(code) ?? 0) + 1)
+      if (outcome.code !== undefined) errors++
+      if (outcome.failure !== undefined) {
         tell(outcome)
-        if (++failures >= Number(values.failures)) break
+        failures++
       }
-      points += count
-      if (points >= wanted || failures >= Number(values.failures)) break
+      if (points >= wanted || failures >= limit) break
     }
+    if (points === before) throw new RangeError('no verb meets a fault')
   }
   const seconds = Number(process.hrtime.bigint() - start) / 1e9
   console.log(
     `${points} fault points in ${seconds.toFixed(1)} s, ${Math.round(points / seconds)}/s`,
   )
+  console.log(`${met.size} of ${verbs.length} verbs met a fault`)
   console.log(`${errors} errors, each typed; ${points - errors} passed; ${failures} failures`)
   for (const [code, count] of [...codes].sort(([, a], [, b]) => b - a)) {
     console.log(`  ${code}: ${count}`)

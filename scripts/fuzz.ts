@@ -1,7 +1,7 @@
 /**
  * `npm run fuzz`: hostile images in large numbers. Each runs in a child process, which notes the case that it is at; one that takes too
  * long or dies is named too. Every failure is printed with the line that replays it.
- *   -- --table [--qemu] · -- --mutations N --seed S · -- --coverage SECONDS · -- --soak SECONDS · -- --amplifiers · -- --replay KEY
+ *   -- --table [--qemu] · -- --verbs IMAGES · -- --footprint IMAGES · -- --mutations N --seed S · -- --coverage SECONDS · -- --soak SECONDS · -- --amplifiers · -- --replay KEY
  */
 
 import { fork } from 'node:child_process'
@@ -14,14 +14,18 @@ import { AMPLIFIERS } from '../test/hostile/amplifiers.ts'
 import { caseOf, mutationKey, mutationOf, seedImages } from '../test/hostile/cases.ts'
 import { CoverageMeter } from '../test/hostile/coverage.ts'
 import { fieldTable } from '../test/hostile/field-table.ts'
+import { type FootprintCase, footprintCases, Inspector } from '../test/hostile/footprint.ts'
 import { Dice, mutate } from '../test/hostile/mutate.ts'
 import { type Agreement, compareWithQemu, isMeant } from '../test/hostile/qemu-agreement.ts'
 import { type TrialReport, tryImage, tryInspection } from '../test/hostile/trial.ts'
+import { rowsOfFields, tryLines } from '../test/hostile/verbs.ts'
 
 const { values } = parseArgs({
   options: {
     table: { type: 'boolean' },
     qemu: { type: 'boolean' },
+    verbs: { type: 'string' },
+    footprint: { type: 'string' },
     mutations: { type: 'string' },
     coverage: { type: 'string' },
     soak: { type: 'string' },
@@ -32,6 +36,9 @@ const { values } = parseArgs({
   },
 })
 
+const MIB = 1024 * 1024
+/** What an inspection may take, over bare Node. */
+const LARGEST = 64 * MIB
 /** A case that takes longer than this, waiting included, fails. */
 const SLOWEST_MS = 2000
 /** The child is taken for stuck after so long at one case. */
@@ -87,7 +94,11 @@ class Tally {
   }
 
   /** Does one case, and prints it where it fails. */
-  async run(key: string, action: () => Promise<TrialReport | undefined>): Promise<void> {
+  async run(
+    key: string,
+    action: () => Promise<TrialReport | undefined>,
+    slowestMs = SLOWEST_MS,
+  ): Promise<void> {
     writeFileSync(this.#notedIn, key)
     const start = process.cpuUsage()
     try {
@@ -102,7 +113,7 @@ class Tally {
     const { user, system } = process.cpuUsage(start)
     const took = (user + system) / 1000
     this.#times.push(took)
-    if (took > SLOWEST_MS) this.fail(key, `${took.toFixed(0)} ms of processor time`)
+    if (took > slowestMs) this.fail(key, `${took.toFixed(0)} ms of processor time`)
   }
 
   fail(key: string, why: string): void {
@@ -133,6 +144,8 @@ async function work(notedIn: string): Promise<void> {
   const seed = Number(values.seed)
   if (values.replay !== undefined) return replay(tally, values.replay)
   if (values.amplifiers) return amplify(tally)
+  if (values.verbs !== undefined) return verbs(tally, seed, Number(values.verbs))
+  if (values.footprint !== undefined) return footprint(tally, seed, Number(values.footprint))
   if (values.table) return values.qemu ? agree(tally) : table(tally)
   if (values.coverage !== undefined) return cover(tally, seed, Number(values.coverage) * 1000)
   if (values.soak !== undefined) return soak(tally, seed, Number(values.soak) * 1000)
@@ -151,6 +164,48 @@ async function table(tally: Tally): Promise<void> {
     await tally.run(key, () => tryImage(image))
   }
   tally.print('table')
+}
+
+/** Images of the table through every line of the command, each field in turn. */
+async function verbs(tally: Tally, seed: number, count: number): Promise<void> {
+  let [images, lines] = [0, 0]
+  for (let turn = seed; images < count; turn++) {
+    for (const { key, bytes } of rowsOfFields(turn)) {
+      await tally.run(
+        key,
+        async () => {
+          const { failures, lineCount } = await tryLines(bytes())
+          lines += lineCount
+          if (failures.length > 0) throw new Error(failures.join('\n'))
+          return undefined
+        },
+        20 * SLOWEST_MS,
+      )
+      if (++images >= count) break
+    }
+  }
+  tally.print(`table, ${lines} lines of the command`)
+}
+
+/** What an inspection takes as a process: amplifiers, then mutations. */
+async function footprint(tally: Tally, seed: number, count: number): Promise<void> {
+  const cases = await footprintCases(seed, count)
+  using inspector = await Inspector.create()
+  let [most, longest] = [0, 0]
+  const one = async (name: string, make: FootprintCase['make']): Promise<undefined> => {
+    const { memory, timeMs } = await inspector.inspect(make)
+    if (memory > most) console.log(`  ${name}: ${(memory / MIB).toFixed(1)} MiB over bare Node`)
+    most = Math.max(most, memory)
+    longest = Math.max(longest, timeMs)
+    if (memory > LARGEST) throw new Error(`${memory} bytes over bare Node`)
+    if (timeMs > SLOWEST_MS) throw new Error(`${timeMs} ms of processor time`)
+  }
+  // The time to make the image is its own.
+  for (const { name, make } of cases) await tally.run(name, () => one(name, make), STUCK_MS)
+  tally.print('inspections, each a process')
+  console.log(
+    `  at most ${(most / MIB).toFixed(1)} MiB over bare Node (${(inspector.bare / MIB).toFixed(0)} MiB), ${longest.toFixed(0)} ms of processor time`,
+  )
 }
 
 async function mutations(tally: Tally, seed: number, count: number): Promise<void> {

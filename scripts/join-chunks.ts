@@ -7,14 +7,21 @@ import { readFile, rm, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import type { Metafile } from 'esbuild'
 
-/** The verb whose chunks nearly every other verb needs too. */
-const CORE_VERB = 'src/cli/commands/info.ts'
-const START = 'src/cli/main.ts'
+/** Loaded by every run of a verb, though after it. */
+const PARSER = 'src/cli/parse.ts'
+const SMALL = 8192
+const VERBS = /^src\/cli\/commands\/\w+\.ts$/
 
 /** Joins the chunks of the command in `folder`, which are CommonJS by now; `main.js` only starts it afterwards. */
-export async function joinChunks(folder: string, metafile: Metafile): Promise<void> {
-  const start = closure(metafile, START)
-  const core = closure(metafile, CORE_VERB).filter((name) => !start.includes(name))
+export async function joinChunks(
+  folder: string,
+  metafile: Metafile,
+  entries: { readonly START: string; readonly CORE_VERB: string },
+): Promise<void> {
+  const namesOf = (entry: string) => outputsOf(metafile, entry).map((path) => basename(path))
+  const start = namesOf(entries.START)
+  const wanted = [...namesOf(entries.CORE_VERB), ...namesOf(PARSER), ...sharedByMost(metafile)]
+  const core = [...new Set(wanted)].filter((name) => !start.includes(name))
   const homes = new Map<string, string>()
   for (const name of start) homes.set(name, 'start.js')
   for (const name of core) homes.set(name, 'core.js')
@@ -33,8 +40,8 @@ export async function joinChunks(folder: string, metafile: Metafile): Promise<vo
   await writeFile(join(folder, 'main.js'), 'require("./chunks/start.js")("main.js");\n')
 }
 
-/** The names of the files that the entry at `entryPoint` loads at once, itself included. */
-function closure({ outputs }: Metafile, entryPoint: string): string[] {
+/** The paths of the files that the entry at `entryPoint` loads at once, itself included. */
+export function outputsOf({ outputs }: Metafile, entryPoint: string): string[] {
   const entry = Object.keys(outputs).find((path) => outputs[path]?.entryPoint === entryPoint)
   if (entry === undefined) throw new Error(`no chunk begins with ${entryPoint}`)
   const found = new Set<string>()
@@ -45,7 +52,22 @@ function closure({ outputs }: Metafile, entryPoint: string): string[] {
     for (const { path: next, kind } of output.imports) if (kind !== 'dynamic-import') visit(next)
   }
   visit(entry)
-  return [...found].map((path) => basename(path))
+  return [...found]
+}
+
+/** The names of the small files that at least half of all verbs load: opening one takes as long as reading 8 KiB more. */
+function sharedByMost(metafile: Metafile): string[] {
+  const verbs = Object.values(metafile.outputs).flatMap(({ entryPoint = '' }) =>
+    VERBS.test(entryPoint) ? [entryPoint] : [],
+  )
+  const counts = new Map<string, number>()
+  for (const path of verbs.flatMap((verb) => outputsOf(metafile, verb))) {
+    counts.set(path, (counts.get(path) ?? 0) + 1)
+  }
+  const isSmall = (path: string) => (metafile.outputs[path]?.bytes ?? 0) <= SMALL
+  return [...counts]
+    .filter(([path, count]) => count * 2 >= verbs.length && isSmall(path))
+    .map(([path]) => basename(path))
 }
 
 /** A file that holds several chunks and gives them out by name, each run at its first use. */

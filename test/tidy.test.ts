@@ -123,7 +123,6 @@ describe('homes', () => {
     ['src/native/libc.ts', 'koffi'],
     ['src/chain/json-schema.ts', 'zod/mini'],
     ['src/backup/manifest.ts', 'zod/mini'],
-    ['src/cli/options.ts', 'zod/mini'],
     ['src/storage/node-files.ts', 'node:fs/promises'],
     ['src/block/digest.ts', 'node:crypto'],
   ])('%s may use %s', (path, specifier) => {

@@ -22,3 +22,8 @@ export function loadPackage(name: string): unknown {
 export function resolvePackage(name: string): string {
   return load().resolve(name)
 }
+
+/** The folders in which `loadPackage` looks for packages, nearest first. */
+export function packageFolders(): readonly string[] {
+  return load().resolve.paths('package') ?? []
+}

@@ -42,6 +42,12 @@ export class RangeLock {
     return this.#waiting.length
   }
 
+  /** Whether the range could be taken now without overtaking anybody; who waits for nothing need not take it. */
+  isFree(offset: number, length: number, mode: RangeMode): boolean {
+    if (this.#held.length === 0 && this.#waiting.length === 0) return true
+    return !this.#blocked({ offset, length, mode }, this.#waiting.length)
+  }
+
   /** Takes the range if that is possible now without overtaking anybody. */
   tryAcquire(offset: number, length: number, mode: RangeMode): RangeHold | undefined {
     const hold: RangeHold = { offset, length, mode }

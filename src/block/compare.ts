@@ -5,7 +5,8 @@ import { breathe } from '../base/breathe.ts'
 import { isZero, rangesEqual } from '../base/bytes.ts'
 import type { LongWork } from '../base/progress.ts'
 import type { BlockDevice } from './device.ts'
-import { type Part, PartWalk, partsOf } from './walk.ts'
+import { beginRead } from './now.ts'
+import { PartWalk, partsOf } from './walk.ts'
 
 const CHUNK_SIZE = 1024 * 1024
 
@@ -64,8 +65,8 @@ async function compareCommon(
   const buffers: [Uint8Array, Uint8Array] = [alignedBytes(CHUNK_SIZE), alignedBytes(CHUNK_SIZE)]
   for (;;) {
     options.onProgress?.({ done: walkA.position, total })
-    const partA = await walkA.peek()
-    const partB = await walkB.peek()
+    const partA = walkA.known() ?? (await walkA.peek())
+    const partB = walkB.known() ?? (await walkB.peek())
     if (partA === undefined || partB === undefined) return undefined
     const { offset } = partA
     if (options.strict && partA.kind !== partB.kind) {
@@ -74,41 +75,53 @@ async function compareCommon(
     const bothZero = partA.kind !== 'data' && partB.kind !== 'data'
     let length = Math.min(partA.length, partB.length)
     if (!bothZero) length = Math.min(length, CHUNK_SIZE)
-    const at = bothZero ? -1 : await firstDifference([a, b], [partA, partB], length, buffers)
+    const bytesA = partA.kind === 'data' ? buffers[0].subarray(0, length) : undefined
+    const bytesB = partB.kind === 'data' ? buffers[1].subarray(0, length) : undefined
+    const reading = readBoth([a, b], offset, [bytesA, bytesB])
+    if (reading !== undefined) await reading
+    const at = firstUnequal(bytesA, bytesB)
     if (at >= 0) {
       return { identical: false, difference: 'content', offset: offset + at, pastEnd: false }
     }
     walkA.moveTo(offset + length)
     walkB.moveTo(offset + length)
-    await breathe(options.signal)
+    const pause = breathe(options.signal)
+    if (pause !== undefined) await pause
   }
 }
 
-/**
- * Where in the first `length` bytes of two parts of one offset the devices differ; -1 where they do
- * not.
- */
-async function firstDifference(
-  devices: readonly [BlockDevice, BlockDevice],
-  parts: readonly [Part, Part],
-  length: number,
-  buffers: readonly [Uint8Array, Uint8Array],
-): Promise<number> {
-  const bytesA = buffers[0].subarray(0, length)
-  const bytesB = buffers[1].subarray(0, length)
-  const readA = parts[0].kind === 'data' && devices[0].read(parts[0].offset, bytesA)
-  const readB = parts[1].kind === 'data' && devices[1].read(parts[1].offset, bytesB)
-  // Both are awaited even where one fails, so that neither writes into a buffer that is gone.
-  const ends = await Promise.allSettled([readA, readB])
-  for (const end of ends) if (end.status === 'rejected') throw end.reason
-  if (readA === false) return isZero(bytesB) ? -1 : firstUnequal(bytesB, undefined)
-  if (readB === false) return isZero(bytesA) ? -1 : firstUnequal(bytesA, undefined)
-  return rangesEqual(bytesA, 0, bytesB, 0, length) ? -1 : firstUnequal(bytesA, bytesB)
+type Bytes = Uint8Array | undefined
+
+/** Reads at one offset of both devices what there is to read, without a promise where both have it at hand. */
+function readBoth(
+  [a, b]: readonly [BlockDevice, BlockDevice],
+  offset: number,
+  [bytesA, bytesB]: readonly [Bytes, Bytes],
+): Promise<void> | undefined {
+  const readA = bytesA && beginRead(a, offset, bytesA)
+  if (readA !== undefined) return readOther(readA, b, offset, bytesB)
+  return bytesB && beginRead(b, offset, bytesB)
 }
 
-/** The index of the first byte that differs from the other array, or from zero. */
-function firstUnequal(bytes: Uint8Array, other: Uint8Array | undefined): number {
-  return bytes.findIndex((byte, index) => byte !== (other === undefined ? 0 : other[index]))
+async function readOther(
+  first: Promise<void>,
+  device: BlockDevice,
+  offset: number,
+  bytes: Bytes,
+): Promise<void> {
+  // Both are awaited even where one fails, so that neither writes into a buffer that is gone.
+  const ends = await Promise.allSettled([first, bytes && device.read(offset, bytes)])
+  for (const end of ends) if (end.status === 'rejected') throw end.reason
+}
+
+/** The index of the first byte in which two ranges differ; -1 where they do not. Undefined stands for zeroes. */
+function firstUnequal(a: Bytes, b: Bytes): number {
+  if (a === undefined || b === undefined) {
+    const bytes = a ?? b
+    return bytes === undefined || isZero(bytes) ? -1 : bytes.findIndex((byte) => byte !== 0)
+  }
+  if (rangesEqual(a, 0, b, 0, a.length)) return -1
+  return a.findIndex((byte, index) => byte !== b[index])
 }
 
 /** The first byte of `device` from `start` on that is not zero. */
@@ -123,19 +136,22 @@ async function findData(
   const buffer = alignedBytes(CHUNK_SIZE)
   for (;;) {
     options.onProgress?.({ done: walk.position, total: device.size })
-    const part = await walk.peek()
+    const part = walk.known() ?? (await walk.peek())
     if (part === undefined) return undefined
     let length = part.length
     if (part.kind === 'data') {
       length = Math.min(length, CHUNK_SIZE)
       const bytes = buffer.subarray(0, length)
-      await device.read(part.offset, bytes)
-      if (!isZero(bytes)) {
-        const offset = part.offset + firstUnequal(bytes, undefined)
+      const reading = beginRead(device, part.offset, bytes)
+      if (reading !== undefined) await reading
+      const at = firstUnequal(bytes, undefined)
+      if (at >= 0) {
+        const offset = part.offset + at
         return { identical: false, difference: 'content', offset, pastEnd: true }
       }
     }
     walk.moveTo(part.offset + length)
-    await breathe(options.signal)
+    const pause = breathe(options.signal)
+    if (pause !== undefined) await pause
   }
 }

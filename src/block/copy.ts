@@ -5,10 +5,12 @@
 
 import { alignedBytes } from '../base/aligned.ts'
 import { breathe } from '../base/breathe.ts'
-import { divideUp, isZero, roundDown, roundUp } from '../base/bytes.ts'
+import { divideUp, roundDown, roundUp } from '../base/bytes.ts'
 import { UsageError } from '../base/errors.ts'
 import type { LongWork } from '../base/progress.ts'
 import type { BlockDevice } from './device.ts'
+import { beginRead, beginWrite } from './now.ts'
+import { dataEnd, zeroEnd } from './runs.ts'
 import { type Part, type PartSource, PartWalk, partsOf } from './walk.ts'
 
 const MIB = 1024 * 1024
@@ -78,13 +80,14 @@ class Pump {
   readonly #source: BlockDevice
   readonly #target: BlockDevice
   readonly #options: CopyOptions
-  readonly #write: (offset: number, source: Uint8Array) => Promise<void>
+  readonly #write: (offset: number, source: Uint8Array) => Promise<void> | undefined
   readonly #granule: number
   readonly #chunkSize: number
   readonly #detect: boolean
   readonly #walk: PartWalk
   /** The turn at `#walk`: what the next worker waits for. */
   #turn: Promise<unknown> = Promise.resolve()
+  #turnCount = 0
   #failure: { readonly error: unknown } | undefined
   #written = 0
   #zeroes = 0
@@ -95,7 +98,7 @@ class Pump {
     this.#source = source
     this.#target = target
     this.#options = options
-    this.#write = options.write ?? ((offset, bytes) => target.write(offset, bytes))
+    this.#write = options.write ?? ((offset, bytes) => beginWrite(target, offset, bytes))
     this.#detect = zeroDetect > 0
     this.#granule = roundUp(Math.max(zeroDetect, 1), target.blockSizes.preferred)
     const chunkSize = Math.min(options.chunkSize ?? MIB, target.blockSizes.maximum)
@@ -122,35 +125,51 @@ class Pump {
     let buffer: Uint8Array | undefined
     try {
       while (this.#failure === undefined) {
-        const task = await this.#take()
+        const task = this.#takeKnown() ?? (await this.#take())
         if (task === undefined || this.#failure !== undefined) return
         if (task.kind === 'data') {
           buffer ??= alignedBytes(this.#chunkSize)
-          await this.#copyData(task, buffer.subarray(0, task.length))
+          const copying = this.#copyData(task, buffer.subarray(0, task.length))
+          if (copying !== undefined) await copying
         } else if (task.kind === 'skip') {
           this.#skipped += task.length
         } else {
-          await this.#putZeroes(task.offset, task.length)
+          const putting = this.#putZeroes(task.offset, task.length)
+          if (putting !== undefined) await putting
         }
         this.#report()
-        await breathe(this.#options.signal)
+        const pause = breathe(this.#options.signal)
+        if (pause !== undefined) await pause
       }
     } catch (error) {
       this.#failure ??= { error }
     }
   }
 
+  /** The next piece of work, where nobody has to be asked for it. */
+  #takeKnown(): Part | undefined {
+    const part = this.#turnCount === 0 ? this.#walk.known() : undefined
+    return part && this.#cut(part)
+  }
+
   /** The next piece of work, one asker at a time. */
   #take(): Promise<Part | undefined> {
-    const turn = this.#turn.then(() => this.#next())
+    this.#turnCount++
+    const turn = this.#turn.then(async () => {
+      try {
+        const part = await this.#walk.peek()
+        return part && this.#cut(part)
+      } finally {
+        this.#turnCount--
+      }
+    })
     this.#turn = turn.catch(() => {})
     return turn
   }
 
-  async #next(): Promise<Part | undefined> {
+  /** As much of a part as is done at a time; the walk goes on behind it. */
+  #cut(part: Part): Part {
     const walk = this.#walk
-    const part = await walk.peek()
-    if (part === undefined) return undefined
     const size = this.#source.size
     const end = part.offset + part.length
     let kind = part.kind
@@ -177,36 +196,51 @@ class Pump {
     return roundDown(offset, this.#chunkSize) + this.#chunkSize
   }
 
-  async #copyData(task: Part, bytes: Uint8Array): Promise<void> {
-    await this.#source.read(task.offset, bytes)
-    if (!this.#detect) return this.#putData(task.offset, bytes)
-    let at = 0
-    while (at < bytes.length) {
-      const zero = this.#blockIsZero(bytes, at)
-      let stop = Math.min(at + this.#granule, bytes.length)
-      while (stop < bytes.length && this.#blockIsZero(bytes, stop) === zero) {
-        stop = Math.min(stop + this.#granule, bytes.length)
+  #copyData(task: Part, bytes: Uint8Array): Promise<void> | undefined {
+    const reading = beginRead(this.#source, task.offset, bytes)
+    return reading === undefined
+      ? this.#store(task.offset, bytes)
+      : reading.then(() => this.#store(task.offset, bytes))
+  }
+
+  /** Writes what a chunk holds, run by run; without a promise where all of it is done at once. */
+  #store(offset: number, bytes: Uint8Array): Promise<void> | undefined {
+    if (!this.#detect) return this.#putData(offset, bytes)
+    const granule = this.#granule
+    for (let at = 0; at < bytes.length; ) {
+      const zeroes = zeroEnd(bytes, at, granule)
+      let putting = zeroes > at ? this.#putZeroes(offset + at, zeroes - at) : undefined
+      let end = zeroes
+      if (putting === undefined && zeroes < bytes.length) {
+        end = dataEnd(bytes, zeroes, granule)
+        putting = this.#putData(offset + zeroes, bytes.subarray(zeroes, end))
       }
-      if (zero) await this.#putZeroes(task.offset + at, stop - at)
-      else await this.#putData(task.offset + at, bytes.subarray(at, stop))
-      at = stop
+      at = end
+      if (putting !== undefined) {
+        return at === bytes.length
+          ? putting
+          : putting.then(() => this.#store(offset + end, bytes.subarray(end)))
+      }
     }
+    return undefined
   }
 
-  #blockIsZero(bytes: Uint8Array, at: number): boolean {
-    return isZero(bytes, at, Math.min(at + this.#granule, bytes.length))
+  #putData(offset: number, bytes: Uint8Array): Promise<void> | undefined {
+    const writing = this.#write(offset, bytes)
+    if (writing === undefined) this.#written += bytes.length
+    return writing?.then(() => {
+      this.#written += bytes.length
+    })
   }
 
-  async #putData(offset: number, bytes: Uint8Array): Promise<void> {
-    await this.#write(offset, bytes)
-    this.#written += bytes.length
-  }
-
-  async #putZeroes(offset: number, length: number): Promise<void> {
-    if (!this.#options.targetIsZero) {
-      await this.#target.writeZeroes(offset, length, { mayDiscard: true })
+  #putZeroes(offset: number, length: number): Promise<void> | undefined {
+    if (this.#options.targetIsZero) {
+      this.#zeroes += length
+      return undefined
     }
-    this.#zeroes += length
+    return this.#target.writeZeroes(offset, length, { mayDiscard: true }).then(() => {
+      this.#zeroes += length
+    })
   }
 
   #report(): void {

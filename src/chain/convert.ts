@@ -8,10 +8,12 @@ import { isZero, rangesEqual, roundDown, roundUp } from '../base/bytes.ts'
 import type { LongWork } from '../base/progress.ts'
 import {
   type BlockDevice,
+  beginRead,
   type CopyResult,
   copy,
   type Part,
   type PartSource,
+  PartWalk,
   partsOf,
 } from '../block/index.ts'
 import type { Mapping, Qcow2Image } from '../qcow2/index.ts'
@@ -170,31 +172,54 @@ function mappedParts(map: NonNullable<Unchanged['map']>, backingSize: number): P
 
 /** What of `source` differs from `backing`, as `zero` or `data`, in pieces of 4 KiB; both are read where they can differ. */
 export function comparedParts(source: BlockDevice, backing: BlockDevice): PartSource {
-  const sourceParts = partsOf(source)
-  const backingParts = partsOf(backing)
+  const [ours, theirs] = [new FirstPart(source), new FirstPart(backing)]
   const buffers = [alignedBytes(CHUNK_SIZE), alignedBytes(CHUNK_SIZE)] as const
-  const first = async (ask: PartSource, size: number, offset: number, length: number) => {
-    if (offset >= size) return { offset, length, kind: 'hole' } as const
-    const [part] = await ask(offset, Math.min(length, size - offset))
-    return part!
-  }
   return async (offset, length) => {
-    const ours = await first(sourceParts, source.size, offset, length)
-    const theirs = await first(backingParts, backing.size, offset, length)
-    const common = Math.min(ours.length, theirs.length)
-    if (ours.kind !== 'data' && theirs.kind !== 'data')
+    const own = ours.known(offset) ?? (await ours.at(offset, length))
+    const other = theirs.known(offset) ?? (await theirs.at(offset, length))
+    const common = Math.min(own.length, other.length, length)
+    if (own.kind !== 'data' && other.kind !== 'data') {
       return [{ offset, length: common, kind: 'skip' }]
+    }
     const size = Math.min(common, CHUNK_SIZE - (offset % CHUNK_SIZE))
     const [a, b] = [buffers[0].subarray(0, size), buffers[1].subarray(0, size)]
-    await readOrZero(source, ours, a)
-    await readOrZero(backing, theirs, b)
+    const readingOwn = readOrZero(source, own, a)
+    if (readingOwn !== undefined) await readingOwn
+    const readingOther = readOrZero(backing, other, b)
+    if (readingOther !== undefined) await readingOther
     return unequalParts(offset, a, b)
   }
 }
 
-async function readOrZero(device: BlockDevice, part: Part, into: Uint8Array): Promise<void> {
-  if (part.kind === 'data') await device.read(part.offset, into)
-  else into.fill(0)
+/** The part of a device at one place after another, behind its end a hole; the device is asked once for many parts. */
+class FirstPart {
+  readonly #device: BlockDevice
+  #walk: PartWalk
+
+  constructor(device: BlockDevice) {
+    this.#device = device
+    this.#walk = new PartWalk(partsOf(device), device.size)
+  }
+
+  /** What is known already of the part that begins at `offset`. */
+  known(offset: number): Part | undefined {
+    if (offset < this.#walk.position) {
+      this.#walk = new PartWalk(partsOf(this.#device), this.#device.size)
+    }
+    this.#walk.moveTo(offset)
+    return this.#walk.known()
+  }
+
+  /** As `known`, having asked; behind the end a hole of `length` bytes. */
+  async at(offset: number, length: number): Promise<Part> {
+    return this.known(offset) ?? (await this.#walk.peek()) ?? { offset, length, kind: 'hole' }
+  }
+}
+
+function readOrZero(device: BlockDevice, part: Part, into: Uint8Array): Promise<void> | undefined {
+  if (part.kind === 'data') return beginRead(device, part.offset, into)
+  into.fill(0)
+  return undefined
 }
 
 const GRANULE = 4096
@@ -202,27 +227,38 @@ const GRANULE = 4096
 /** Cuts a range into what is equal and what is not, in pieces of 4 KiB. */
 function unequalParts(offset: number, ours: Uint8Array, theirs: Uint8Array): Part[] {
   const parts: Part[] = []
-  const add = (from: number, to: number, kind: Part['kind']): void => {
-    const last = parts.at(-1)
-    if (last?.kind === kind) parts[parts.length - 1] = { ...last, length: last.length + to - from }
-    else parts.push({ offset: offset + from, length: to - from, kind })
+  let start = 0
+  let kind: Part['kind'] | undefined
+  /** What follows the last range is of that kind. */
+  const add = (from: number, next: Part['kind']): void => {
+    if (next === kind) return
+    if (kind !== undefined) parts.push({ offset: offset + start, length: from - start, kind })
+    start = from
+    kind = next
   }
-  // Most is equal, mostly: one look at much costs far less than many at little, and one that fails ends early.
+  // Most is equal, mostly: one look at much costs far less than many at little, and one that fails ends early; where all differs a
+  // byte or two show it.
+  const areEqual = (from: number, to: number): boolean =>
+    ours[from] === theirs[from] &&
+    ours[to - 1] === theirs[to - 1] &&
+    rangesEqual(ours, from, theirs, from, to - from)
   const look = (from: number, to: number): void => {
-    if (rangesEqual(ours, from, theirs, from, to - from)) {
-      add(from, to, 'skip')
+    if (areEqual(from, to)) {
+      add(from, 'skip')
       return
     }
     const half = roundDown(offset + from + (to - from) / 2, GRANULE)
     const middle =
       half > offset + from ? half - offset : roundUp(offset + from + 1, GRANULE) - offset
     if (middle >= to) {
-      add(from, to, isZero(ours, from, to) ? 'zero' : 'data')
+      add(from, isZero(ours, from, to) ? 'zero' : 'data')
       return
     }
     look(from, middle)
     look(middle, to)
   }
-  look(0, ours.length)
+  const { length } = ours
+  look(0, length)
+  if (kind !== undefined) parts.push({ offset: offset + start, length: length - start, kind })
   return parts
 }

@@ -130,6 +130,7 @@ class FamilySearch {
     await this.#scan.addFile(path, { devices: true })
     const skipped = this.#scan.skipped[skippedBefore]
     if (isAsked && skipped !== undefined) {
+      if (skipped.failure !== undefined) throw skipped.failure
       throw new ImageError('HEADER_UNREADABLE', `header cannot be read: ${skipped.reason}`)
     }
     return this.#scan.images[before]

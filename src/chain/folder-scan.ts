@@ -47,6 +47,10 @@ export interface ScannedImage {
 export interface SkippedFile {
   readonly path: string
   readonly reason: string
+  /** Of the error that is the reason, if it is one. */
+  readonly code?: string
+  /** The failure of the host that is the reason, if it is one: the file may be an image like any other. */
+  readonly failure?: IoError
 }
 
 /** How far a scan goes. */
@@ -69,7 +73,10 @@ const LARGEST_CLUSTER_BITS = 21
 export class FolderScan {
   readonly images: ScannedImage[] = []
   readonly skipped: SkippedFile[] = []
-  /** Whether every name of every folder was looked at. */
+  /**
+   * Whether every name of every folder was looked at, and no image was passed over that may stand on another. Files that this
+   * user may not read are in `skipped` alone.
+   */
   isComplete = true
   readonly #limits: ScanLimits
   readonly #deadline: number
@@ -121,7 +128,9 @@ export class FolderScan {
     // To open anything else can already do something: rewind a tape, start a watchdog, wait for ever.
     if (stat.kind !== 'file' && !(options.devices && stat.kind === 'block-device')) return
     if (stat.kind === 'file' && stat.size < 72) return
-    const header = await readScannedHeader(files, path)
+    const header = await readScannedHeader(files, path, () => {
+      this.isComplete = false
+    })
     if (header === undefined) return
     const references = await referencesOf(files, path, header)
     this.images.push({ path, stat, header, references })
@@ -130,16 +139,23 @@ export class FolderScan {
   /** Notes that something could not be looked at. */
   skip(path: string, why: unknown): void {
     if (!(why instanceof CowpointError) && typeof why !== 'string') throw why
-    // A host that fails says nothing about the file: it may be an image like any other.
+    // A host that fails says nothing about the file.
+    const failure = why instanceof IoError ? { failure: why } : {}
     if (why instanceof IoError) this.isComplete = false
+    const code = why instanceof CowpointError ? { code: why.code } : {}
     const words = typeof why === 'string' ? why : `${why.message} [${why.code}]`
     // An image gives names to its features itself, and the reason is for a terminal.
     const reason = words.replace(/\p{Cc}/gu, '?')
-    if (this.skipped.length < SKIP_LIMIT) this.skipped.push({ path, reason })
+    if (this.skipped.length < SKIP_LIMIT) this.skipped.push({ path, reason, ...code, ...failure })
   }
 }
 
-async function readScannedHeader(files: FileSystem, path: string): Promise<Header | undefined> {
+/** Calls `onLost` where the header is one that cannot be understood and that names a backing file: nobody knows which. */
+async function readScannedHeader(
+  files: FileSystem,
+  path: string,
+  onLost: () => void,
+): Promise<Header | undefined> {
   const file = await files.open(path, 'read')
   try {
     const { kind, size } = await file.stat()
@@ -150,7 +166,12 @@ async function readScannedHeader(files: FileSystem, path: string): Promise<Heade
       })
     }
     if (!looksLikeQcow2(first) || first.length < 72) return undefined
-    return parseHeader(needsMore(first) ? readUp(file, clusterSizeOf(first)) : first)
+    try {
+      return parseHeader(needsMore(first) ? readUp(file, clusterSizeOf(first)) : first)
+    } catch (error) {
+      if (readU32(first, 8) + readU32(first, 12) > 0) onLost()
+      throw error
+    }
   } finally {
     // What was only read lost nothing where that fails.
     await file.close().catch(() => {})

@@ -59,7 +59,7 @@ export {
 } from './location.ts'
 export type { LocationOrigin } from './location-error.ts'
 export { filenameOf, type OpenedLocation } from './location-text.ts'
-export { type MapExtent, type MapOptions, mapBatches, mapChain } from './map.ts'
+export { type MapExtent, type MapOptions, type MapRun, mapBatches, mapChain } from './map.ts'
 export { heldParts } from './merge.ts'
 export { type ImageLayout, NewImage, type NewImageOptions, statOf } from './new-image.ts'
 export { type ChainOptions, openChain } from './open.ts'

@@ -3,6 +3,7 @@
  * are those of QEMU's block status. What the layers below say is map.ts's affair.
  */
 
+import { roundUp } from '../base/bytes.ts'
 import type { Extent } from '../block/index.ts'
 import type { Mapping, Qcow2Image } from '../qcow2/index.ts'
 import type { Layer } from './chain.ts'
@@ -90,8 +91,14 @@ export class LayerStatus {
       if (kind === 'normal' && offset !== undefined && this.#unwritten !== false) {
         this.#unwritten ??= await hasUnwrittenClusters(this.#layer)
         if (this.#unwritten) {
-          await this.#lookUnder(runs, start, length, offset)
+          // A cluster that begins past the end of the file is lost, not a hole: reading it must fail.
+          const { clusterSize } = image.geometry
+          const end = roundUp((this.#layer.dataFile ?? this.#layer.file).size, clusterSize)
+          const there = Math.max(0, Math.min(length, end - offset))
+          if (there > 0) await this.#lookUnder(runs, start, there, offset)
           start += length
+          if (there === length) continue
+          runs.push(underRun(start - length + there, start, offset + there, false))
           continue
         }
       }
@@ -126,7 +133,6 @@ export class LayerStatus {
       if (isOpen) return
       at = stop
     }
-    if (end <= offset) runs.push(underRun(start, start + length, offset, true))
   }
 }
 

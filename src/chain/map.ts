@@ -21,12 +21,19 @@ export interface MapExtent {
   readonly filename?: string
 }
 
+/** A `MapExtent` that is used again for the next run. */
+export type MapRun = {
+  -readonly [Name in keyof Required<MapExtent>]: Name extends 'offset' | 'filename'
+    ? MapExtent[Name] | undefined
+    : MapExtent[Name]
+}
+
 /** What of a chain is mapped. */
 export interface MapOptions {
   readonly signal?: AbortSignal | undefined
 }
 
-/** Extents that are handed on at a time, about. */
+/** Runs that are handed on at a time. */
 const BATCH_COUNT = 512
 
 /**
@@ -39,108 +46,133 @@ export async function* mapChain(
   length = Math.max(0, chain.device.size - offset),
   options: MapOptions = {},
 ): AsyncGenerator<MapExtent, void> {
-  for await (const batch of mapBatches(chain, offset, length, options)) yield* batch
+  for await (const batch of mapBatches(chain, offset, length, options)) {
+    for (const { offset: place, filename, ...run } of batch) {
+      yield place === undefined || filename === undefined
+        ? run
+        : { ...run, offset: place, filename }
+    }
+  }
 }
 
-/** As `mapChain`, many extents at a time: handing them on one by one costs more than finding them. */
+/**
+ * As `mapChain`, many runs at a time: handing them on one by one costs more than finding them. They count until the next batch is
+ * asked for.
+ */
 export async function* mapBatches(
   chain: Chain,
   offset = 0,
   length = Math.max(0, chain.device.size - offset),
   { signal }: MapOptions = {},
-): AsyncGenerator<readonly MapExtent[], void> {
+): AsyncGenerator<readonly MapRun[], void> {
   checkRange(chain.device.size, offset, length)
   const map = new ChainMap(chain)
   const end = offset + length
-  let batch: MapExtent[] = []
-  let current: MapExtent | undefined
+  const batch = Array.from({ length: BATCH_COUNT }, blankRun)
+  let count = 0
+  let current: MapRun | undefined
   for (let at = offset; at < end; ) {
-    const next = map.known(at, end - at)
-    if (next === undefined) {
+    if (!map.look(at, end - at)) {
       const pause = breathe(signal)
       if (pause !== undefined) await pause
       await map.find(at)
       continue
     }
-    at += next.length
-    if (current !== undefined && continues(current, next)) {
-      current = { ...current, length: current.length + next.length }
-      continue
+    if (current !== undefined && map.continues(current)) current.length += map.length
+    else {
+      if (count === BATCH_COUNT) {
+        yield batch
+        count = 0
+      }
+      current = batch[count++] as MapRun
+      map.tell(current, at)
     }
-    if (current !== undefined) batch.push(current)
-    current = next
-    if (batch.length >= BATCH_COUNT) {
-      yield batch
-      batch = []
-    }
+    at += map.length
   }
-  if (current !== undefined) batch.push(current)
-  if (batch.length > 0) yield batch
+  if (count > 0) yield batch.slice(0, count)
 }
 
-/** The layers of a chain, asked together. */
+function blankRun(): MapRun {
+  return {
+    ...{ start: 0, length: 0, depth: 0, present: false, zero: false, data: false },
+    ...{ compressed: false, offset: undefined, filename: undefined },
+  }
+}
+
+/** The layers of a chain, asked together. What was found last is kept in place: an object for each run costs more than finding it. */
 class ChainMap {
+  length = 0
   readonly #chain: Chain
   readonly #layers: readonly LayerStatus[]
-  /** The layer that had to be looked up when `known` had no answer. */
-  #missing = 0
+  /** The layer that had to be looked up when `look` had no answer, else the one that decides. */
+  #depth = 0
+  #status: Status | undefined
+  #zero = false
+  #offset: number | undefined
 
   constructor(chain: Chain) {
     this.#chain = chain
     this.#layers = chain.layers.map((layer) => new LayerStatus(layer))
   }
 
-  /** The run at `start`, from what the layers found last; undefined where `find` must be called first. */
-  known(start: number, limit: number): MapExtent | undefined {
-    let length = limit
+  /** Finds the run at `start` in what the layers found last; false where `find` must be called first. */
+  look(start: number, limit: number): boolean {
+    this.length = limit
     for (let depth = 0; ; depth++) {
+      this.#depth = depth
       const layer = this.#layers[depth] as LayerStatus
       const status = layer.known(start)
-      if (status === undefined) {
-        this.#missing = depth
-        return undefined
-      }
-      length = Math.min(length, status.start + status.length - start)
-      if (status.data || status.zero) return extent(status, layer, { start, length, depth })
+      if (status === undefined) return false
+      this.length = Math.min(this.length, status.start + status.length - start)
+      if (status.data || status.zero) return this.#found(status, start, status.zero)
       const below = this.#layers[depth + 1]
       if (below === undefined) refuseBroken(this.#chain, depth)
-      if (below === undefined || start >= below.size) {
-        return extent({ ...status, zero: true }, layer, { start, length, depth })
-      }
-      length = Math.min(length, below.size - start)
+      if (below === undefined || start >= below.size) return this.#found(status, start, true)
+      this.length = Math.min(this.length, below.size - start)
     }
   }
 
-  /** Looks up what `known` lacked at `start`. */
-  async find(start: number): Promise<void> {
-    await this.#layers[this.#missing]?.find(start)
+  #found(status: Status, start: number, zero: boolean): true {
+    this.#status = status
+    this.#zero = zero
+    const { offset } = status
+    this.#offset = offset === undefined ? undefined : offset + (start - status.start)
+    return true
   }
-}
 
-function extent(
-  status: Status,
-  layer: LayerStatus,
-  place: { start: number; length: number; depth: number },
-): MapExtent {
-  const { start, length, depth } = place
-  const { allocated: present, zero, data, compressed } = status
-  // Spelled out: spreading objects was most of what a map of many runs cost.
-  if (status.offset === undefined) return { start, length, depth, present, zero, data, compressed }
-  const offset = status.offset + (start - status.start)
-  const { filename } = layer
-  return { start, length, depth, present, zero, data, compressed, offset, filename }
-}
+  /** Looks up what `look` lacked at `start`. */
+  async find(start: number): Promise<void> {
+    await this.#layers[this.#depth]?.find(start)
+  }
 
-function continues(a: MapExtent, b: MapExtent): boolean {
-  return (
-    a.depth === b.depth &&
-    a.present === b.present &&
-    a.zero === b.zero &&
-    a.data === b.data &&
-    a.compressed === b.compressed &&
-    a.filename === b.filename &&
-    (a.offset === undefined ? b.offset === undefined : a.offset + a.length === b.offset)
-  )
+  /** Whether what was found goes on where `run` ends. */
+  continues(run: MapRun): boolean {
+    const { allocated, data, compressed } = this.#status as Status
+    return (
+      run.depth === this.#depth &&
+      run.present === allocated &&
+      run.zero === this.#zero &&
+      run.data === data &&
+      run.compressed === compressed &&
+      (run.offset === undefined
+        ? this.#offset === undefined
+        : run.offset + run.length === this.#offset)
+    )
+  }
+
+  /** Makes `run` what was found at `start`. */
+  tell(run: MapRun, start: number): void {
+    const { allocated, data, compressed } = this.#status as Status
+    run.start = start
+    run.length = this.length
+    run.depth = this.#depth
+    run.present = allocated
+    run.zero = this.#zero
+    run.data = data
+    run.compressed = compressed
+    run.offset = this.#offset
+    run.filename = this.#offset === undefined ? undefined : this.#layers[this.#depth]?.filename
+  }
 }
 
 function refuseBroken(chain: Chain, depth: number): void {

@@ -14,7 +14,7 @@ import {
   heldParts,
   within,
 } from './merge.ts'
-import { quoted, refuseDependents } from './views-guard.ts'
+import { quoted, refuseDependents, refuseMissed } from './views-guard.ts'
 
 /** How far the guard looks. */
 export interface GuardScope {
@@ -35,16 +35,18 @@ export async function guardSiblings(
 ): Promise<void> {
   const { files, folders = [], signal } = scope
   const search = { files, folders, ...(signal === undefined ? {} : { signal }) }
-  const { dependents } = await findDependents(base.path, search)
+  const found = await findDependents(base.path, search)
   const stats = await Promise.all(merged.map((layer) => layer.hostFile.stat()))
   const topStat = stats[0] as FileStat
   const kept = new Set<string>()
   // Those that come first stand nearer to the base.
-  const others = dependents.filter((one) => {
+  const others = found.dependents.filter((one) => {
     if (isSameFile(one.stat, topStat) || kept.has(one.below)) kept.add(one.path)
     return !kept.has(one.path) && !stats.some((stat) => isSameFile(stat, one.stat))
   })
-  refuseDependents(others, `commit into ${base.path}`)
+  const action = `commit into ${base.path}`
+  refuseDependents(others, action)
+  refuseMissed(found, action)
 }
 
 /**

@@ -261,3 +261,28 @@ function refuseFixed(image: ScannedImage, { kind, name, nested }: ScannedReferen
     { context: { path: image.path, reference: name } },
   )
 }
+
+/** The moves, each file after those among them that stand on it. */
+export function overlaysFirst({ moves, images }: RelocationPlan): readonly Move[] {
+  const imageAt = new Map(images.map((image) => [image.path, image]))
+  const pathOf = new Map<string, string>()
+  for (const { from } of moves) {
+    const image = imageAt.get(from)
+    if (image !== undefined) pathOf.set(fileKey(image.stat), from)
+  }
+  const heights = new Map<string, number>()
+  const heightOf = (path: string): number => {
+    const known = heights.get(path)
+    if (known !== undefined) return known
+    // A loop ends where it is met again.
+    heights.set(path, 0)
+    let height = 0
+    for (const { stat } of imageAt.get(path)?.references ?? []) {
+      const below = stat === undefined ? undefined : pathOf.get(fileKey(stat))
+      height = Math.max(height, 1 + (below === undefined ? 0 : heightOf(below)))
+    }
+    heights.set(path, height)
+    return height
+  }
+  return moves.toSorted((a, b) => heightOf(b.from) - heightOf(a.from))
+}

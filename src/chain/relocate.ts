@@ -22,7 +22,7 @@ import { fileKey } from './dependents.ts'
 import { compareNamedBase, currentFingerprint, renamedFingerprint } from './fingerprint.ts'
 import type { ScannedImage } from './folder-scan.ts'
 import { statOf } from './new-image.ts'
-import type { Move, NameChange, RelocationPlan } from './relocate-plan.ts'
+import { type Move, type NameChange, overlaysFirst, type RelocationPlan } from './relocate-plan.ts'
 
 /** What carrying out a plan takes. */
 export interface RelocateWork extends LongWork, LockOptions {
@@ -130,7 +130,8 @@ class Relocation {
 
   async #finish(): Promise<void> {
     const { moves, folderMoves, changes } = this.#plan
-    for (const { from } of moves) await this.#files.unlink(from)
+    // What is left under the old names where this is cut off has what it stands on beside it.
+    for (const { from } of overlaysFirst(this.#plan)) await this.#files.unlink(from)
     const touched = new Set(moves.map(({ from }) => dirname(from)))
     for (const { from } of folderMoves.toReversed()) {
       touched.delete(from)

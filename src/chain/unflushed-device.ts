@@ -3,7 +3,14 @@
  * What was written is safe from the end of the process, not from a power cut.
  */
 
-import type { BlockDevice, BlockSizes, Capabilities, Extent } from '../block/index.ts'
+import {
+  type BlockDevice,
+  type BlockSizes,
+  beginRead,
+  beginWrite,
+  type Capabilities,
+  type Extent,
+} from '../block/index.ts'
 
 /** Passes everything on but `flush`; owns the device. */
 export class UnflushedDevice implements BlockDevice {
@@ -33,8 +40,16 @@ export class UnflushedDevice implements BlockDevice {
     return this.#device.read(offset, target)
   }
 
+  readNow(offset: number, target: Uint8Array): Promise<void> | undefined {
+    return beginRead(this.#device, offset, target)
+  }
+
   write(offset: number, source: Uint8Array): Promise<void> {
     return this.#device.write(offset, source)
+  }
+
+  writeNow(offset: number, source: Uint8Array): Promise<void> | undefined {
+    return beginWrite(this.#device, offset, source)
   }
 
   writeZeroes(offset: number, length: number, options?: { mayDiscard?: boolean }): Promise<void> {

@@ -3,7 +3,7 @@
  * all of them refuse alike; what a verb does for the views that it can keep is its own affair.
  */
 
-import { UsageError } from '../base/errors.ts'
+import { IoError, UsageError } from '../base/errors.ts'
 import { nodeFiles } from '../storage/index.ts'
 import {
   type Dependent,
@@ -21,17 +21,20 @@ export interface GuardOptions extends DependentOptions {
   readonly except?: readonly string[]
 }
 
-const TIME_LIMIT_MS = 3000
+const TIME_LIMIT_MS = 10_000
+const FILE_LIMIT = 100_000
 const NAMED = 8
 
 /**
  * Rejects with a UsageError, code `BASE_HAS_OVERLAYS`, where images other than those excepted have the file at `path` in their
- * chain; the context has all of them in `overlays`, and in `next` the command that makes the first of them independent. Else
- * resolves to what was found and how far was looked (`isComplete`, `skipped`).
+ * chain; the context has all of them in `overlays`, and in `next` the command that makes the first of them independent. With an
+ * IoError, code `SEARCH_INCOMPLETE`, where none was found and some may have been missed. Else resolves to what was found; what this
+ * user may not read is in `skipped`.
  */
 export async function guardBase(path: string, options: GuardOptions): Promise<Dependents> {
   const { action, except = [], ...search } = options
-  const found = await findDependents(path, { timeLimitMs: TIME_LIMIT_MS, ...search })
+  const limits = { timeLimitMs: TIME_LIMIT_MS, fileLimit: FILE_LIMIT }
+  const found = await findDependents(path, { ...limits, ...search })
   const files = search.files ?? nodeFiles
   const excepted = new Set<string>()
   for (const one of except) excepted.add(fileKey(await files.stat(one)))
@@ -39,7 +42,23 @@ export async function guardBase(path: string, options: GuardOptions): Promise<De
     found.dependents.filter(({ stat }) => !excepted.has(fileKey(stat))),
     action,
   )
+  refuseMissed(found, action)
   return found
+}
+
+/** Throws where an overlay may be in what was not looked at. */
+export function refuseMissed(
+  { isComplete, skipped, path }: Pick<Dependents, 'isComplete' | 'skipped' | 'path'>,
+  action: string,
+): void {
+  if (isComplete) return
+  const missed = skipped.findLast(({ code }) => code !== 'ACCESS_DENIED') ?? skipped.at(-1)
+  const place = missed?.path ?? path
+  throw new IoError(
+    'SEARCH_INCOMPLETE',
+    `${action} could change what overlays read that were not found: ${place} could not be looked at: ${missed?.reason ?? 'too many files'}`,
+    { context: { path: place } },
+  )
 }
 
 /** Throws the error of `guardBase` where there are any. */

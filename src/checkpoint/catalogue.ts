@@ -4,7 +4,7 @@
  */
 
 import { dirname, isAbsolute, join, relative, resolve, sep } from 'node:path'
-import { BusyError, CowpointError, UsageError } from '../base/errors.ts'
+import { BusyError, CowpointError, IoError, UsageError } from '../base/errors.ts'
 import type { LongWork } from '../base/progress.ts'
 import { Gate, statOf } from '../chain/index.ts'
 import {
@@ -22,7 +22,7 @@ import {
   encodeManifest,
   type Manifest,
 } from './manifest.ts'
-import { type Survey, surveyFolders } from './survey.ts'
+import { refuseIncomplete, type Survey, surveyFolders } from './survey.ts'
 import { type CheckpointTree, growTrees } from './tree.ts'
 
 /** Where a catalogue is looked for. */
@@ -171,6 +171,22 @@ export class CheckpointCatalogue {
     return { survey, manifest, trees }
   }
 
+  /**
+   * As `view`, for what must not go by half of it: an image that could not be read may stand on what is about to change. Rejects with
+   * an IoError, code `SEARCH_INCOMPLETE`, or that of reading the catalogue.
+   */
+  async wholeView(work: Pick<LongWork, 'signal'> = {}): Promise<CatalogueView> {
+    const view = await this.view(work)
+    refuseIncomplete(view.survey)
+    this.#refuseUnread()
+    return view
+  }
+
+  /** What it says of checkpoints is nowhere else, so nobody may write a new one over one that the host could not read. */
+  #refuseUnread(): void {
+    if (this.problem instanceof IoError) throw this.problem
+  }
+
   /** The trees of all sets of disks, from the images and the catalogue. */
   async trees(work: Pick<LongWork, 'signal'> = {}): Promise<readonly CheckpointTree[]> {
     return (await this.view(work)).trees
@@ -178,7 +194,8 @@ export class CheckpointCatalogue {
 
   /**
    * Brings `catalogue.json` up to what the images say. `notes` are added to what it knows of checkpoints, and `disks` are where
-   * the disks are from now on. The caller holds the lock.
+   * the disks are from now on. What it says of checkpoints that are gone goes, unless not all images could be looked at. The caller
+   * holds the lock.
    */
   async rebuild(
     changes: {
@@ -187,10 +204,11 @@ export class CheckpointCatalogue {
     } = {},
   ): Promise<void> {
     const before = await this.read()
+    this.#refuseUnread()
     const moved = new Set(changes.disks?.map(({ id }) => id))
     const disks = [...before.disks.filter(({ id }) => !moved.has(id)), ...(changes.disks ?? [])]
     await this.#write({ ...before, disks })
-    const { trees } = await this.view()
+    const { trees, survey } = await this.view()
     const known = new Map(before.checkpoints.map((entry) => [entry.id, entry]))
     const checkpoints = new Map<string, Manifest['checkpoints'][number]>()
     for (const { nodes } of trees) {
@@ -209,10 +227,19 @@ export class CheckpointCatalogue {
         })
       }
     }
-    const found = trees.flatMap((tree) => tree.disks)
+    const found = new Map<string, Manifest['disks'][number]>()
+    for (const { id, path } of trees.flatMap((tree) => tree.disks)) {
+      found.set(id, { id, path: this.toRelative(path) })
+    }
+    if (!survey.isComplete) {
+      for (const entry of before.checkpoints) {
+        if (!checkpoints.has(entry.id)) checkpoints.set(entry.id, entry)
+      }
+      for (const disk of disks) if (!found.has(disk.id)) found.set(disk.id, disk)
+    }
     await this.#write({
       generation: before.generation + 1,
-      disks: found.map(({ id, path }) => ({ id, path: this.toRelative(path) })),
+      disks: [...found.values()],
       checkpoints: [...checkpoints.values()],
     })
   }

@@ -4,8 +4,8 @@ import { UsageError } from '../base/errors.ts'
 import type { LongWork } from '../base/progress.ts'
 import { type Chain, type ChangedExtent, diffViews, openChain } from '../chain/index.ts'
 import type { CheckpointCatalogue } from './catalogue.ts'
-import { type FoundCheckpoint, findCheckpoint } from './lookup.ts'
-import type { SurveyedLayer, SurveyedSnapshot } from './survey.ts'
+import { type FoundCheckpoint, findInView } from './lookup.ts'
+import { refuseIncomplete, type SurveyedLayer, type SurveyedSnapshot } from './survey.ts'
 
 /** What is compared. */
 export interface DiffCheckpointsOptions extends LongWork {
@@ -29,10 +29,11 @@ export async function* diffCheckpoints(
   catalogue: CheckpointCatalogue,
   options: DiffCheckpointsOptions,
 ): AsyncGenerator<DiskChanges, void> {
-  const { trees } = await catalogue.view(options)
-  const from = findCheckpoint(trees, options.from, catalogue.images)
-  const to =
-    options.to === undefined ? undefined : findCheckpoint(trees, options.to, catalogue.images)
+  const view = await catalogue.view(options)
+  const from = findInView(view, options.from, catalogue.images)
+  const to = options.to === undefined ? undefined : findInView(view, options.to, catalogue.images)
+  const isPart = from.tree.disks.some(({ layer }) => layer === undefined)
+  if (isPart) refuseIncomplete(view.survey)
   const pairs = pairsOf(from, to)
   if (pairs.length === 0) {
     throw new UsageError('CHECKPOINT_UNRELATED', 'the two checkpoints have no disk in common')

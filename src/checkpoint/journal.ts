@@ -38,7 +38,7 @@ export async function readJournal(catalogue: CheckpointCatalogue): Promise<Opera
 /**
  * Carries out an operation. The caller holds the catalogue's lock and has seen that there is no journal. Where a step before the
  * one that counts fails, or the signal is aborted by then, everything is taken back and it rejects with that reason; after that a
- * failure leaves the journal, and `recover` goes on from there.
+ * failure leaves the journal, as a failed flush does at any time, and `recover` goes on from there.
  */
 export async function perform(
   catalogue: CheckpointCatalogue,
@@ -58,12 +58,21 @@ export async function perform(
       await runStep(step, world)
     }
   } catch (error) {
+    // What is on disk is unknown now, and more writing could only lose more: whoever comes next goes on from what is there.
+    if (isFailedFlush(error)) throw error
     // What failed last may have counted nevertheless. Where not even that can be found out, the next verb will.
     const counted = steps[point]
     if (counted === undefined || !(await isStepDone(counted, world))) await takeBack(world)
     throw error
   }
   await goForward({ ...world, work: { onProgress: work.onProgress } }, steps.slice(point + 1))
+}
+
+function isFailedFlush(error: unknown): boolean {
+  for (let one = error; one instanceof Error; one = one.cause) {
+    if (one instanceof CowpointError && one.code === 'FLUSH_FAILED') return true
+  }
+  return false
 }
 
 /** Finishes or takes back the operation that a cut left, if there is one. The caller holds the catalogue's lock. */

@@ -39,7 +39,10 @@ async function orphanedStates(catalogue: CheckpointCatalogue): Promise<readonly 
   if (names.length === 0) return []
   const known = new Set((await catalogue.read()).checkpoints.map(({ id }) => id))
   if (catalogue.problem !== undefined) return []
-  for (const { nodes } of await catalogue.trees()) for (const id of nodes.keys()) known.add(id)
+  const { trees, survey } = await catalogue.view()
+  // They may be of a checkpoint in an image that could not be read.
+  if (!survey.isComplete) return []
+  for (const { nodes } of trees) for (const id of nodes.keys()) known.add(id)
   const isOurs = (name: string): boolean => /^[0-9a-f]{32}$/.test(name) && !known.has(name)
   return names.filter(isOurs).map((name) => join(folder, name))
 }

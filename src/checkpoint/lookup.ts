@@ -1,7 +1,9 @@
 /** Finds a checkpoint, or a set of disks, by what a user wrote; what could be several is an error that lists them. Pure. */
 
 import { UsageError } from '../base/errors.ts'
+import type { CatalogueView } from './catalogue.ts'
 import { idPrefix, shortId } from './identity.ts'
+import { refuseIncomplete } from './survey.ts'
 import type { CheckpointNode, CheckpointTree } from './tree.ts'
 
 /** A checkpoint and the set that it is of. */
@@ -46,6 +48,26 @@ export function findCheckpoint(
     `checkpoint '${wanted}' can be ${candidates.length}: ${candidates.slice(0, LISTED).join(', ')}`,
     { context: { checkpoint: wanted, candidates: candidates.slice(0, LISTED) } },
   )
+}
+
+/**
+ * As `findCheckpoint`, in what may be only a part: rejects with an IoError, code `SEARCH_INCOMPLETE`, where the checkpoint or one of
+ * its disks is not there and could be in an image that could not be read.
+ */
+export function findInView(
+  { trees, survey }: Pick<CatalogueView, 'trees' | 'survey'>,
+  wanted: string,
+  images: readonly string[] = [],
+): FoundCheckpoint {
+  try {
+    const found = findCheckpoint(trees, wanted, images)
+    if (found.node.places.length < found.node.diskCount) refuseIncomplete(survey)
+    return found
+  } catch (error) {
+    if (error instanceof UsageError && error.code === 'CHECKPOINT_NOT_FOUND')
+      refuseIncomplete(survey)
+    throw error
+  }
 }
 
 /** The one set that is meant: that of `images`, or the only one. Throws a UsageError: `SET_NOT_FOUND`, `SET_AMBIGUOUS`. */

@@ -50,7 +50,7 @@ export async function pruneCheckpoints(
   catalogue: CheckpointCatalogue,
   { keep, except = [], dryRun = false, purge = false, ...options }: PruneOptions,
 ): Promise<PruneResult> {
-  const { trees } = await catalogue.view({ signal: options.signal })
+  const { trees } = await catalogue.wholeView({ signal: options.signal })
   const { nodes } = findSet(trees, catalogue.images)
   const visible = [...nodes.values()].filter(({ isHidden }) => !isHidden)
   const kept = new Map(keptBy(visible, keep))
@@ -107,7 +107,7 @@ class MergeOrder {
   async plans(): Promise<readonly Plan[]> {
     if (this.#waiting.size === 0) return []
     const { signal }: LongWork = this.#options
-    const view = await this.#catalogue.view({ signal })
+    const view = await this.#catalogue.wholeView({ signal })
     const plans: Plan[] = []
     for (const tree of view.trees) {
       for (const node of tree.nodes.values()) {

@@ -147,11 +147,12 @@ async function disksGoing(
   for (const place of node.places) {
     const disk = tree.disks.find(({ id }) => id === place.disk)
     if (disk === undefined) continue
-    const { layer } = disk
+    const { layer, position = '' } = disk
+    const here = tree.nodes.get(position)?.places.find((one) => one.disk === disk.id)
     going.push({
       ...{ place, disk, number: going.length },
       isInPlace: place.layer === layer,
-      isChanged: layer !== undefined && !(await isUnchanged(catalogue, disk)),
+      isChanged: layer !== undefined && !(await isUnchanged(catalogue, disk, here)),
       diskId: layer?.record?.diskId ?? place.layer.record?.diskId ?? newId(),
     })
   }

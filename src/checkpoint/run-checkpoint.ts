@@ -8,8 +8,8 @@ import {
   runLines,
   type StateKind,
 } from '../machine/index.ts'
-import type { CatalogueView, CheckpointCatalogue } from './catalogue.ts'
-import { findCheckpoint } from './lookup.ts'
+import type { CheckpointCatalogue } from './catalogue.ts'
+import { findInView } from './lookup.ts'
 import { placesOfState } from './state.ts'
 
 /** How a checkpoint is started. */
@@ -27,8 +27,7 @@ export async function runCheckpoint(
   catalogue: CheckpointCatalogue,
   wanted: string,
 ): Promise<RunCheckpoint> {
-  const { trees }: CatalogueView = await catalogue.view()
-  const { node, tree } = findCheckpoint(trees, wanted, catalogue.images)
+  const { node, tree } = findInView(await catalogue.view(), wanted, catalogue.images)
   const ofNode = new Set(node.places.map(({ disk }) => disk))
   const disks = tree.disks.filter(({ id }) => ofNode.has(id))
   const placed = placesOfState(catalogue, node.note)

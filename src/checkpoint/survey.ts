@@ -5,7 +5,7 @@
 
 import { dirname, resolve } from 'node:path'
 import { breathe } from '../base/breathe.ts'
-import { CowpointError } from '../base/errors.ts'
+import { CowpointError, IoError } from '../base/errors.ts'
 import { FolderScan, fileKey, type ScannedImage, type SkippedFile, statOf } from '../chain/index.ts'
 import { type Header, readSnapshots, type SnapshotRecord } from '../qcow2/index.ts'
 import { FileDevice, type FileStat, type FileSystem } from '../storage/index.ts'
@@ -60,6 +60,20 @@ export interface SurveyOptions {
   /** Those of them that are raw disks whatever they look like: a guest can make one look like an image. */
   readonly raw?: readonly string[]
   readonly signal?: AbortSignal | undefined
+}
+
+/**
+ * Rejects with an IoError, code `SEARCH_INCOMPLETE`, where not all could be looked at: what was not may be a checkpoint, or an image
+ * that stands on one.
+ */
+export function refuseIncomplete({ isComplete, skipped }: Survey): void {
+  if (isComplete) return
+  const { path = '', reason = '' } = skipped.at(-1) ?? {}
+  throw new IoError(
+    'SEARCH_INCOMPLETE',
+    `images may have been missed, for ${path} could not be looked at: ${reason}`,
+    { context: { path } },
+  )
 }
 
 /** Looks at all images in the folders. Rejects only where it is aborted, or the host fails in an unforeseen way. */
@@ -140,6 +154,8 @@ async function snapshotsOf(
   } catch (error) {
     if (!(error instanceof CowpointError)) throw error
     scan.skip(path, error)
+    // Checkpoints may be in it that nobody sees.
+    scan.isComplete = false
     return []
   }
 }

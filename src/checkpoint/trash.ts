@@ -34,7 +34,8 @@ export async function listTrash(catalogue: CheckpointCatalogue): Promise<readonl
 
 /**
  * Empties the trash, for good, and removes what folders of the catalogue are empty then; says what there was. With `dryRun` it only
- * says so. An operation that was cut off is finished first.
+ * says so. An operation that was cut off is finished first. Rejects with an IoError, code `SEARCH_INCOMPLETE`, where not all images
+ * could be looked at: one that could not may need what is thrown away.
  */
 export async function purgeTrash(
   catalogue: CheckpointCatalogue,
@@ -43,6 +44,7 @@ export async function purgeTrash(
   if (dryRun) return listTrash(catalogue)
   await using _lock = await catalogue.lock()
   await recover(catalogue, work)
+  await catalogue.wholeView(work)
   const { files } = catalogue
   const found = await listTrash(catalogue)
   for (const { path } of found) {

@@ -5,15 +5,19 @@ import { readHeader, readSnapshots } from '../qcow2/index.ts'
 import { FileDevice } from '../storage/index.ts'
 import type { CheckpointCatalogue } from './catalogue.ts'
 import { markOf } from './record.ts'
-import { foreignSnapshotId, type TreeDisk } from './tree.ts'
+import { type CheckpointPlace, foreignSnapshotId, type TreeDisk } from './tree.ts'
 
 const BATCH_SIZE = 1024 * 1024
 const HI_COPIED = 0x80000000
 
-/** False where that cannot be told: a written cluster counts, whatever its bytes are. */
+/**
+ * False where that cannot be told: a written cluster counts, whatever its bytes are. `here` is where the disk's position lies: an
+ * empty layer reads as that only if it stands on it, and not on what was written since and belongs to no checkpoint any more.
+ */
 export async function isUnchanged(
   catalogue: CheckpointCatalogue,
   { layer, position }: Pick<TreeDisk, 'layer' | 'position'>,
+  here: CheckpointPlace | undefined,
 ): Promise<boolean> {
   if (layer?.format !== 'qcow2' || position === undefined) return false
   await using file = await FileDevice.open(catalogue.files, layer.path)
@@ -23,8 +27,14 @@ export async function isUnchanged(
     return (mark?.id ?? foreignSnapshotId({ record, mark })) === position
   })
   if (snapshot === undefined) {
+    const isOnIt = here !== undefined && here.snapshot === undefined
     const isAbove = layer.snapshots.length === 0 && layer.below !== undefined
-    return isAbove && (await sameTables(file, header, undefined))
+    return (
+      isAbove &&
+      isOnIt &&
+      here.layer.key === layer.below?.key &&
+      (await sameTables(file, header, undefined))
+    )
   }
   const isSameSize = (snapshot.diskSize ?? header.size) === header.size
   return isSameSize && (await sameTables(file, header, snapshot))

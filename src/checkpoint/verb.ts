@@ -3,7 +3,7 @@
  * `dryRun` it only looks and plans.
  */
 
-import { IoError, UsageError } from '../base/errors.ts'
+import { UsageError } from '../base/errors.ts'
 import { throwingFirst } from '../base/first-error.ts'
 import type { LongWork } from '../base/progress.ts'
 import { FileDevice, LockGroup } from '../storage/index.ts'
@@ -45,32 +45,17 @@ async function run(
   if (dryRun) {
     const found = await readJournal(catalogue)
     if (found !== undefined) throw pending(found)
-    const { plan } = await prepare(await wholeView(catalogue, signal))
+    const { plan } = await prepare(await catalogue.wholeView({ signal }))
     return { plan, isDone: false, recovery: 'nothing' }
   }
   await using _lock = await catalogue.lock()
   const recovery = await recover(catalogue, work)
-  const { plan, operation, holds } = await prepare(await wholeView(catalogue, signal))
+  const { plan, operation, holds } = await prepare(await catalogue.wholeView({ signal }))
   if (operation === undefined) return { plan, isDone: false, recovery }
   await using disks = new HeldDisks(catalogue)
   for (const path of new Set(holds)) await disks.hold(path)
   await perform(catalogue, operation, work, disks.group)
   return { plan, isDone: true, recovery }
-}
-
-/** What is there; refuses to go by half of it: an image that could not be read may stand on what is about to change. */
-async function wholeView(
-  catalogue: CheckpointCatalogue,
-  signal: AbortSignal | undefined,
-): Promise<CatalogueView> {
-  const view = await catalogue.view({ signal })
-  if (view.survey.isComplete) return view
-  const { path = '', reason = '' } = view.survey.skipped.at(-1) ?? {}
-  throw new IoError(
-    'SEARCH_INCOMPLETE',
-    `images may have been missed, for ${path} could not be looked at: ${reason}`,
-    { context: { path } },
-  )
 }
 
 function pending({ verb }: Operation): UsageError {

@@ -12,9 +12,9 @@ import { checkImage } from '../qcow2/index.ts'
 import { FileDevice } from '../storage/index.ts'
 import type { CheckpointCatalogue } from './catalogue.ts'
 import { readJournal } from './journal.ts'
-import { findCheckpoint, setsWith } from './lookup.ts'
+import { findInView, setsWith } from './lookup.ts'
 import type { StateFile } from './manifest.ts'
-import type { SurveyedLayer } from './survey.ts'
+import type { Survey, SurveyedLayer } from './survey.ts'
 import type { CheckpointNode, CheckpointTree } from './tree.ts'
 
 /** One thing that is not as it should be. */
@@ -46,13 +46,15 @@ export async function verifyCheckpoints(
   catalogue: CheckpointCatalogue,
   options: VerifyOptions = {},
 ): Promise<VerifyReport> {
-  const { trees } = await catalogue.view(options)
+  const view = await catalogue.view(options)
+  const { trees, survey } = view
   const wanted = options.checkpoints ?? []
-  const found = wanted.map((name) => findCheckpoint(trees, name, catalogue.images))
+  const found = wanted.map((name) => findInView(view, name, catalogue.images))
   const sets = found.length > 0 ? [] : setsWith(trees, catalogue.images)
   const nodes = found.length > 0 ? found.map(({ node }) => node) : sets.flatMap(nodesOf)
   const verification = new Verification(catalogue, options)
   await verification.catalogueItself()
+  verification.gaps(survey)
   for (const node of nodes) await verification.checkpoint(node)
   for (const { path, layer } of sets.flatMap(({ disks }) => disks)) {
     if (layer !== undefined) await verification.layer(layer)
@@ -97,6 +99,16 @@ class Verification {
     if (operation === undefined) return
     const journal = this.#catalogue.inside('journal.json')
     this.note('warning', journal, 'JOURNAL_PENDING', `'${operation.verb}' was cut off`)
+  }
+
+  /** What was not looked at may be a checkpoint, or a disk that stands on one. */
+  gaps({ skipped, isComplete }: Survey): void {
+    for (const { path, reason, failure } of skipped) {
+      const severity = failure === undefined ? 'warning' : 'error'
+      this.note(severity, path, 'SEARCH_INCOMPLETE', `could not be looked at: ${reason}`)
+    }
+    if (isComplete || skipped.length > 0) return
+    this.note('error', this.#catalogue.folder, 'SEARCH_INCOMPLETE', 'not all was looked at')
   }
 
   async checkpoint(node: CheckpointNode): Promise<void> {

@@ -16,6 +16,8 @@ const HINTS: Readonly<Record<string, (context: CowpointError['context']) => stri
   SNAPSHOT_NOT_FOUND: () => "'cowpoint snapshot -l' lists the snapshots of an image",
   BASE_HAS_OVERLAYS: ({ next }) =>
     `'${next}' makes the first of them independent; --unsafe changes them all`,
+  SEARCH_INCOMPLETE: ({ path, folder }) =>
+    `what cannot be looked at at ${path ?? folder} has to be mended or moved away; where the verb has --unsafe, that does not look`,
   LAYERS_BETWEEN: ({ next }) =>
     `'${next}' goes one layer down and can be followed by the next; --unsafe leaves them reading something else`,
   LAYER_HAS_SNAPSHOTS: ({ next }) =>

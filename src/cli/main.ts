@@ -4,8 +4,8 @@ import { IoError } from '../base/errors.ts'
 import type { Io } from './context.ts'
 import { Interrupted } from './exit.ts'
 import { optimizeLate } from './optimize-late.ts'
-import type { Sink } from './output.ts'
 import { runProgram } from './program.ts'
+import { createSink } from './sink.ts'
 
 const interruption = new AbortController()
 
@@ -16,39 +16,6 @@ for (const name of ['SIGINT', 'SIGTERM'] as const) {
     if (interruption.signal.aborted) process.exit(reason.status)
     interruption.abort(reason)
   })
-}
-
-/** The stream is touched at the first use only: setting one up costs milliseconds. */
-function sink(
-  open: () => NodeJS.WriteStream,
-  onFailure: (error: NodeJS.ErrnoException) => void,
-): Sink {
-  let opened: NodeJS.WriteStream | undefined
-  let isGone = false
-  const stream = (): NodeJS.WriteStream => {
-    // The callback of `write` hears of failures; without a listener the event would end the process.
-    opened ??= open().on('error', () => {})
-    return opened
-  }
-  return {
-    write: (chunk) =>
-      new Promise((resolve) => {
-        if (isGone) return resolve()
-        stream().write(chunk, (error) => {
-          if (error) {
-            isGone = true
-            onFailure(error)
-          }
-          resolve()
-        })
-      }),
-    get isTerminal() {
-      return stream().isTTY === true
-    },
-    get columnCount() {
-      return stream().columns ?? 80
-    },
-  }
 }
 
 /** Nobody reads any more: that ends the work as a signal would. Anything else is a failure of the host. */
@@ -71,11 +38,8 @@ function readStdin(): AsyncIterator<Uint8Array> {
 
 const io: Io = {
   stdin: { [Symbol.asyncIterator]: readStdin },
-  stdout: sink(() => process.stdout, outputLost),
-  stderr: sink(
-    () => process.stderr,
-    () => {},
-  ),
+  stdout: createSink({ fd: 1, open: () => process.stdout, onFailure: outputLost }),
+  stderr: createSink({ fd: 2, open: () => process.stderr, onFailure: () => {} }),
   signal: interruption.signal,
 }
 

@@ -1,9 +1,8 @@
 /**
  * How a command says which options it takes: one row gives the spelling on the command line, the line in the
- * help, and the zod schema that turns the text into a value. Reading a command line is parse.ts's work.
+ * help, and the function that turns the text into a value. Reading a command line is parse.ts's work.
  */
 
-import * as z from 'zod/mini'
 import { UsageError } from '../base/errors.ts'
 
 /** How often an option may count: not followed by a value, followed by one (the last wins), or by one each time. */
@@ -19,8 +18,11 @@ export interface Option<T> {
   readonly summary: string
   /** Understood, but not shown: older or newer spellings, options without effect. */
   readonly hidden: boolean
-  /** Takes `boolean`, `string | undefined` or `string[]`, by kind; may throw a UsageError. */
-  readonly schema: z.ZodMiniType<T>
+  /**
+   * Makes the value of the texts that were given, in their order; a switch gives an empty one for each time. May throw a
+   * UsageError.
+   */
+  readonly read: (given: readonly string[]) => T
 }
 
 /** The options of a command by the name that `run` knows them under. */
@@ -43,7 +45,7 @@ function option<T>(
   kind: OptionKind,
   words: OptionWords,
   placeholder: string,
-  schema: z.ZodMiniType<T>,
+  read: Option<T>['read'],
 ): Option<T> {
   return {
     kind,
@@ -51,45 +53,42 @@ function option<T>(
     placeholder: words.placeholder ?? placeholder,
     summary: words.summary,
     hidden: words.hidden ?? false,
-    schema,
+    read,
   }
 }
 
 /** An option without a value: `true` if it was given. */
 export function toggle(words: OptionWords): Option<boolean> {
-  return option('switch', words, '', z.boolean())
+  return option('switch', words, '', (given) => given.length > 0)
 }
 
 /** An option with a text; the last one given wins. */
 export function text(words: OptionWords): Option<string | undefined> {
-  return option('value', words, 'text', z.optional(z.string()))
+  return option('value', words, 'text', (given) => given.at(-1))
 }
 
 /** An option that may be repeated; in order of appearance. */
 export function texts(words: OptionWords): Option<readonly string[]> {
-  return option('list', words, 'text', z.array(z.string()))
+  return option('list', words, 'text', (given) => given)
 }
 
 /** An option with one of some words. `complaint` is the message for any other (without a full stop). */
 export function choice<const W extends string, const D extends W | undefined = undefined>(
   words: OptionWords & { choices: readonly W[]; default?: D; complaint?: string },
 ): Option<W | D> {
-  const schema = z.pipe(
-    z.optional(z.string()),
-    z.transform((value): W | D => {
-      if (value === undefined) return words.default as D
-      const found = words.choices.find((word) => word === value)
-      if (found !== undefined) return found
-      const list = words.choices.join(', ')
-      const flag = words.flags.split(' ').at(-1)
-      throw new UsageError(
-        'INVALID_OPTION_VALUE',
-        words.complaint ?? `${flag} takes one of ${list}, not '${value}'`,
-        { context: { option: flag ?? '', value } },
-      )
-    }),
-  )
-  return option('value', words, words.choices.join('|'), schema)
+  return option('value', words, words.choices.join('|'), (given): W | D => {
+    const value = given.at(-1)
+    if (value === undefined) return words.default as D
+    const found = words.choices.find((word) => word === value)
+    if (found !== undefined) return found
+    const list = words.choices.join(', ')
+    const flag = words.flags.split(' ').at(-1)
+    throw new UsageError(
+      'INVALID_OPTION_VALUE',
+      words.complaint ?? `${flag} takes one of ${list}, not '${value}'`,
+      { context: { option: flag ?? '', value } },
+    )
+  })
 }
 
 /** `--output` as qemu-img has it. */
@@ -109,11 +108,10 @@ export function converted<T>(
   words: OptionWords & { convert: (text: string) => T },
 ): Option<T | undefined> {
   const { convert } = words
-  const schema = z.pipe(
-    z.optional(z.string()),
-    z.transform((value) => (value === undefined ? undefined : convert(value))),
-  )
-  return option('value', words, 'value', schema)
+  return option('value', words, 'value', (given) => {
+    const value = given.at(-1)
+    return value === undefined ? undefined : convert(value)
+  })
 }
 
 /**
@@ -122,11 +120,7 @@ export function converted<T>(
  * `help` and `?` are left in as keys, for the command to answer.
  */
 export function keyValues(words: OptionWords): Option<ReadonlyMap<string, string>> {
-  const schema = z.pipe(
-    z.array(z.string()),
-    z.transform((list: string[]) => parseKeyValues(list)),
-  )
-  return option('list', words, 'key=value,…', schema)
+  return option('list', words, 'key=value,…', parseKeyValues)
 }
 
 /** Reads the texts of all `-o` of one command line; see `keyValues`. */

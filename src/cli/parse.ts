@@ -2,7 +2,7 @@
  * Reads the command line of one verb. The grammar is getopt_long's, as people know it from qemu-img: options and
  * positionals mix, short ones cluster (`-cp`) and take their value with or without a blank (`-fqcow2`), long ones
  * may be cut as far as they stay unique, `--` ends them. This file turns those spellings into plain ones and collects
- * them; zod checks each value.
+ * them; each option's row (options.ts) makes the value.
  */
 
 import { UsageError } from '../base/errors.ts'
@@ -22,7 +22,7 @@ export function parseWords(command: Command, words: readonly string[]): ParsedWo
   const given = collect(spelled.slice(0, end))
   const options: Record<string, unknown> = {}
   for (const [name, option] of Object.entries(command.options)) {
-    options[name] = option.schema.parse(rawValue(option, given.get(name) ?? []))
+    options[name] = option.read(given.get(name) ?? [])
   }
   const positionals = spelled.slice(end + 1)
   checkPositionals(command, positionals)
@@ -45,11 +45,6 @@ function collect(options: readonly string[]): Map<string, string[]> {
     else list.push(value)
   }
   return values
-}
-
-function rawValue({ kind }: Option<unknown>, values: readonly string[]): unknown {
-  if (kind === 'switch') return values.length > 0
-  return kind === 'list' ? values : values.at(-1)
 }
 
 /** Every option as `--name` or `--name=value`, then `--` and the positionals; or `help`. */

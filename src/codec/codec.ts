@@ -21,6 +21,10 @@ export interface ClusterCodec {
    * few; never produces more than `target` holds.
    */
   decompress(source: Uint8Array, target: Uint8Array): void
+  /** From this size on a cluster among others is unpacked sooner by `decompressElsewhere`, in bytes. */
+  readonly elsewhereFrom: number
+  /** As `decompress`, on another thread, where this codec can; neither array may be touched before it settles. */
+  decompressElsewhere?(source: Uint8Array, target: Uint8Array): Promise<void>
 }
 
 /** The error of packed bytes that do not unpack. */
@@ -33,7 +37,5 @@ export function compressedDataError(name: CodecName, reason: string, cause?: unk
 
 /** Gets a codec ready; the first call for zstd may load a library. */
 export async function loadCodec(name: CodecName): Promise<ClusterCodec> {
-  return name === 'zlib'
-    ? (await import('./zlib.ts')).zlibCodec
-    : (await import('./zstd.ts')).zstd()
+  return name === 'zlib' ? (await import('./zlib.ts')).zlib() : (await import('./zstd.ts')).zstd()
 }

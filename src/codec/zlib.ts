@@ -1,13 +1,17 @@
 /**
  * Raw deflate as QEMU stores it: a window of 4 KiB, no header, and arbitrary bytes behind the end
- * of the stream.
+ * of the stream. By Node's zlib; the host's libdeflate unpacks where there is one, and zlib judges
+ * whatever that refuses.
  */
 
 import { constants, deflateRaw, deflateRawSync, inflateRawSync } from 'node:zlib'
+import { type Libdeflate, libdeflate } from '../native/index.ts'
 import { type ClusterCodec, compressedDataError } from './codec.ts'
 
 /** zlib's smallest output buffer. */
 const MIN_CHUNK = 64
+/** Below this a cluster is unpacked before another thread has begun with it. */
+const ELSEWHERE_FROM = 16384
 
 function packing(source: Uint8Array) {
   return { windowBits: 12, memLevel: 9, chunkSize: Math.max(source.length, MIN_CHUNK) }
@@ -17,9 +21,30 @@ function ifShorter(packed: Uint8Array, source: Uint8Array): Uint8Array | undefin
   return packed.length < source.length ? packed : undefined
 }
 
-/** Deflate clusters. A window up to 32 KiB is read, 4 KiB is written. */
+/** The codec, by the best that this host has. */
+export function zlib(): ClusterCodec {
+  const library = libdeflate()
+  return library === undefined ? zlibCodec : deflateCodec(library)
+}
+
+/** As `zlibCodec`, unpacking by libdeflate. */
+export function deflateCodec(library: Libdeflate): ClusterCodec {
+  return {
+    ...zlibCodec,
+    decompress(source, target) {
+      if (!library.inflate(source, target)) zlibCodec.decompress(source, target)
+    },
+    async decompressElsewhere(source, target) {
+      if (await library.inflateElsewhere(source, target)) return
+      zlibCodec.decompress(source, target)
+    },
+  }
+}
+
+/** Deflate clusters, by Node alone. A window up to 32 KiB is read, 4 KiB is written. */
 export const zlibCodec: ClusterCodec = {
   name: 'zlib',
+  elsewhereFrom: ELSEWHERE_FROM,
 
   compress(source) {
     return ifShorter(deflateRawSync(source, packing(source)), source)

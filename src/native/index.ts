@@ -5,6 +5,7 @@
 
 export { type CopyEnd, copyRange } from './copy-range.ts'
 export { disableNative, SystemCallError } from './libc.ts'
+export { type Libdeflate, libdeflate } from './libdeflate.ts'
 export { type Libzstd, libzstd } from './libzstd.ts'
 export {
   firstRunner,

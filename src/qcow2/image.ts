@@ -191,15 +191,14 @@ export class Qcow2Image implements BlockDevice {
     return this.#turns.calls.track(readActive(this.#state, offset, target))
   }
 
-  async write(offset: number, source: Uint8Array): Promise<void> {
+  write(offset: number, source: Uint8Array): Promise<void> {
+    return promiseOf(() => this.writeNow(offset, source))
+  }
+
+  writeNow(offset: number, source: Uint8Array): Promise<void> | undefined {
     this.#turns.checkWritable(offset, source.length)
-    if (source.length === 0) return
-    this.#turns.calls.enter()
-    try {
-      await writeGuest(this.#state, offset, source)
-    } finally {
-      this.#turns.calls.leave()
-    }
+    if (source.length === 0) return undefined
+    return this.#turns.calls.track(writeGuest(this.#state, offset, source))
   }
 
   /**

@@ -325,7 +325,7 @@ export class FileDevice implements BlockDevice {
     this.#writeCount++
     if (end > this.#touchedEnd) this.#touchedEnd = end
     try {
-      const rest = transferAll(this.#file, 'write', offset, source)
+      const rest = transferAll(this.#file, 'write', offset, source, this.#writeCount > 1)
       if (rest !== undefined) return this.#writeOn(rest, end)
     } catch (error) {
       return this.#writeFailed(error)

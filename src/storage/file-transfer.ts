@@ -19,15 +19,17 @@ const LONGEST = 0x4000_0000
 /**
  * Moves all of `bytes` at `offset`. Resolves to nothing at once where it ran on this thread. A read
  * that meets the end of the file is an IoError, code `FILE_SHRANK`; a host's refusal becomes an
- * IoError (`NO_SPACE`, `IO_FAILED`, …).
+ * IoError (`NO_SPACE`, `IO_FAILED`, …). Where the file `isBusy` with writes on the pool a write of any length goes there: the host
+ * lets writes of one file take turns, and this thread has better things to do than to wait for its own.
  */
 export function transferAll(
   file: OpenFile,
   way: 'read' | 'write',
   offset: number,
   bytes: Uint8Array,
+  isBusy = false,
 ): Promise<void> | undefined {
-  if (bytes.length > INLINE_LENGTH[way]) return transferOnPool(file, way, offset, bytes)
+  if (isBusy || bytes.length > INLINE_LENGTH[way]) return transferOnPool(file, way, offset, bytes)
   let done = 0
   try {
     while (done < bytes.length) {

@@ -144,6 +144,8 @@ async function openReplacing(
       if (isSameFile(await file.stat(), await held.stat())) {
         await lockFile(file, { ...request, group })
         await held.truncate(0)
+        // Here rather than at the end: where it fails, the other one must not stay open.
+        await held.close()
         return file
       }
     } catch (error) {

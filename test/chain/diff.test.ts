@@ -137,8 +137,8 @@ describe('by tables alone', () => {
     }
     const device = await FileDevice.open(files, '/a')
     const reads: number[] = []
-    const original = device.read.bind(device)
-    device.read = (offset, target) => {
+    const original = device.readNow.bind(device)
+    device.readNow = (offset, target) => {
       reads.push(offset)
       return original(offset, target)
     }

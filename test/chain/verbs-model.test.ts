@@ -5,15 +5,9 @@
 
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
+import { walkTree } from '../model/tree-walk.ts'
 import { verifyByQemu } from '../support/chain-model-qemu.ts'
-import {
-  type ChainStep,
-  chainStepsArbitrary,
-  type TreeShape,
-  treeArbitrary,
-} from '../support/chain-model-steps.ts'
-import { doStep } from '../support/chain-model-verbs.ts'
-import { ChainWalk } from '../support/chain-model-walk.ts'
+import { chainStepsArbitrary, treeArbitrary } from '../support/chain-model-steps.ts'
 import { describeWithQemu } from '../support/qemu.ts'
 
 const FACTOR = Number(process.env.COWPOINT_RUNS ?? '1')
@@ -23,26 +17,20 @@ function parameters(runCount: number) {
   return { numRuns: Math.ceil(runCount * FACTOR), interruptAfterTimeLimit: LIMIT_MS }
 }
 
-/** Goes through all steps; `look` is called after each. */
-async function run(
-  tree: TreeShape,
-  steps: readonly ChainStep[],
-  look: (walk: ChainWalk, index: number) => Promise<void> = async () => {},
-): Promise<ChainWalk> {
-  const walk = new ChainWalk()
-  await walk.build(tree)
-  for (const [index, step] of steps.entries()) {
-    await doStep(walk, step)
-    await walk.verify(step)
-    await look(walk, index)
-  }
-  await walk.verify(undefined)
-  return walk
-}
-
 /** Each of these must have done its work in some run, or the model has lost its way. */
 const EXPECTED = [
-  ...['commit', 'rebase', 'stream', 'compact', 'grow', 'amend', 'relocate', 'convert'],
+  ...[
+    'commit',
+    'rebase',
+    'stream',
+    'compact',
+    'grow',
+    'amend',
+    'relocate',
+    'convert',
+    'pull',
+    'push',
+  ],
   ...['snapshot', 'apply', 'bitmap add', 'guarded', 'commit BASE_HAS_OVERLAYS'],
 ]
 
@@ -53,8 +41,9 @@ test(
     let runCount = 0
     await fc.assert(
       fc.asyncProperty(treeArbitrary, chainStepsArbitrary, async (tree, steps) => {
-        const walk = await run(tree, steps)
-        for (const [name, count] of walk.done) done.set(name, (done.get(name) ?? 0) + count)
+        await walkTree({ tree, steps }, (name, count = 1) => {
+          done.set(name, (done.get(name) ?? 0) + count)
+        })
         runCount++
       }),
       parameters(60),
@@ -73,11 +62,14 @@ describeWithQemu('for the real tools', () => {
     async () => {
       await fc.assert(
         fc.asyncProperty(treeArbitrary, chainStepsArbitrary, async (tree, steps) => {
-          await verifyByQemu(
-            await run(tree, steps, async (walk, index) => {
+          const walk = await walkTree(
+            { tree, steps },
+            () => {},
+            async (walk, _, index) => {
               if (index % 11 === 10) await verifyByQemu(walk)
-            }),
+            },
           )
+          await verifyByQemu(walk)
         }),
         parameters(5),
       )

@@ -27,7 +27,7 @@ test('a long map is written while it is made, and is one JSON list', async () =>
   const sink = { isTerminal: false, columnCount: 80 }
   const io: Io = {
     stdin: (async function* () {})(),
-    stdout: { ...sink, write: async (chunk) => void chunks.push(String(chunk)) },
+    stdout: { ...sink, write: async (chunk) => void chunks.push(Buffer.from(chunk).toString()) },
     stderr: { ...sink, write: async () => {} },
     signal: new AbortController().signal,
   }

@@ -2,6 +2,7 @@
 
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, openSync, readdirSync, readFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
 import { expect, test } from 'vitest'
 import manifest from '../../package.json' with { type: 'json' }
 import { builtCli, runBuiltCli } from '../support/run-cli.ts'
@@ -69,18 +70,33 @@ test('a signal ends work that waits for input, and what it had begun is gone', a
   expect(readdirSync(folder)).toEqual([])
 })
 
-test('the start loads neither yargs nor zod nor any verb', async () => {
+/** The files of the bundle that a run with these words loads. */
+async function filesLoadedBy(...words: string[]): Promise<string[]> {
   const tell = 'process.on("exit", () => console.error(JSON.stringify(Object.keys(require.cache))))'
-  const main = await builtCli()
-  const loadedBy = (word: string): string => {
-    const code = `${tell}; require(${JSON.stringify(main)})`
-    const { stderr } = spawnSync(process.execPath, ['-e', code, 'main.js', word])
-    const files = JSON.parse(stderr.toString()) as string[]
-    return files.map((file) => readFileSync(file, 'utf8')).join('\n')
-  }
+  const code = `${tell}; require(${JSON.stringify(await builtCli())})`
+  const { stderr } = spawnSync(process.execPath, ['-e', code, 'main.js', ...words])
+  return JSON.parse(stderr.toString().trim().split('\n').at(-1) ?? '') as string[]
+}
+
+test('the start loads neither yargs nor zod nor any verb', async () => {
   const marks = ['UNKNOWN_COMMAND', 'ZodMiniType', 'scriptName', 'for a bug report']
-  const found = (word: string): boolean[] => marks.map((mark) => loadedBy(word).includes(mark))
-  expect(found('--version')).toEqual([true, false, false, false])
-  expect(found('version')).toEqual([true, true, false, true])
-  expect(found('--help')).toEqual([true, false, true, false])
+  const found = async (...words: string[]): Promise<boolean[]> => {
+    const files = await filesLoadedBy(...words)
+    const text = files.map((file) => readFileSync(file, 'utf8')).join('\n')
+    return marks.map((mark) => text.includes(mark))
+  }
+  expect(await found('--version')).toEqual([true, false, false, false])
+  expect(await found('version')).toEqual([true, false, false, true])
+  expect(await found('checkpoint', 'list', 'disk.qcow2')).toEqual([true, true, false, false])
+  expect(await found('--help')).toEqual([true, false, true, false])
+})
+
+test('a look at an image loads two files, and writing one more', async () => {
+  const image = join(tempFolder(), 'disk.qcow2')
+  expect(spawnSync('qemu-img', ['create', '-q', '-f', 'qcow2', image, '1M']).status).toBe(0)
+  const names = async (...words: string[]) =>
+    (await filesLoadedBy(...words)).map((file) => basename(file).replace(/-\w+\.js$/, '.js'))
+  expect(await names('info', image)).toEqual(['main.js', 'start.js', 'core.js'])
+  expect(await names('map', image)).not.toContain('late_writing.js')
+  expect(await names('snapshot', '-c', 'one', image)).toContain('late_writing.js')
 })

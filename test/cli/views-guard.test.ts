@@ -66,8 +66,8 @@ describeWithQemu('verbs that change what a file reads as', () => {
     const missing = await runCli(['resize', '--search', 'none', 'clones/far.qcow2', '4M'], {
       cwd: folder,
     })
-    expect(missing.status).toBe(0)
-    expect(missing.stderr).toContain('none: warning: overlays may have been missed: ')
+    expect(missing.status).toBe(1)
+    expect(missing.stderr).toContain('[SEARCH_INCOMPLETE]')
   })
 
   test('io reads a base that has overlays, and does not write to it unless told', async () => {

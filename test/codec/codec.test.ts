@@ -2,18 +2,21 @@ import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { deflateRawSync } from 'node:zlib'
+import { constants, deflateRawSync } from 'node:zlib'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type ClusterCodec, loadCodec } from '../../src/codec/index.ts'
-import { zlibCodec } from '../../src/codec/zlib.ts'
+import { deflateCodec, zlibCodec } from '../../src/codec/zlib.ts'
 import { zstdCodec, zstdEngines } from '../../src/codec/zstd.ts'
+import { libdeflate } from '../../src/native/index.ts'
 import { expectBytes, pattern } from '../support/device-contract.ts'
 import { qemuClusters } from './qemu-clusters.ts'
 
 const CLUSTER = 65_536
 
 const codecs: [string, ClusterCodec][] = [['zlib', zlibCodec]]
+const library = libdeflate()
+if (library !== undefined) codecs.push(['zlib by libdeflate', deflateCodec(library)])
 for (const engine of await zstdEngines()) {
   codecs.push([`zstd by ${engine.name}`, zstdCodec(engine)])
 }
@@ -53,7 +56,7 @@ it('the WebAssembly engine of zstd is there whatever the host has', async () => 
   expect((await zstdEngines()).map((engine) => engine.name)).toContain('wasm')
 })
 
-describe.each(codecs)('%s', (_, codec) => {
+describe.each(codecs)('%s', (title, codec) => {
   it('unpacks what it packed, whatever follows', () => {
     fc.assert(
       fc.property(
@@ -138,6 +141,38 @@ describe.each(codecs)('%s', (_, codec) => {
     }
   })
 
+  it('unpacks on other threads what it unpacks here, and refuses the same', async () => {
+    const { decompressElsewhere } = codec
+    if (decompressElsewhere === undefined) {
+      expect(['zlib', 'zstd by wasm', 'zstd by node']).toContain(title)
+      return
+    }
+    const sources = Array.from({ length: 60 }, (_, index) => codec.compress(text(CLUSTER, index))!)
+    for (const index of [17, 18, 40]) sources[index] = sources[index]!.slice().fill(0xff, 0, 40)
+    sources[3] = sources[3]!.subarray(0, 2000)
+    const ends = await Promise.allSettled(
+      sources.map(async (source, index) => {
+        const target = new Uint8Array(CLUSTER)
+        await decompressElsewhere(source, target)
+        expectBytes(target, text(CLUSTER, index))
+      }),
+    )
+    for (const [index, end] of ends.entries()) {
+      if (end.status === 'fulfilled') continue
+      let here: unknown
+      try {
+        codec.decompress(sources[index]!, new Uint8Array(CLUSTER))
+      } catch (error) {
+        here = error
+      }
+      expect(end.reason).toMatchObject({
+        code: 'COMPRESSED_DATA',
+        message: (here as Error).message,
+      })
+    }
+    expect(ends.filter((end) => end.status === 'rejected')).toHaveLength(4)
+  })
+
   it('either unpacks or says COMPRESSED_DATA on any bytes at all', () => {
     const packed = codec.compress(text(4096, 4))!
     fc.assert(
@@ -167,6 +202,17 @@ describe.each(codecs)('%s', (_, codec) => {
 })
 
 describe('zlib', () => {
+  it('reads a stream without an end by any means, as long as it fills the cluster', () => {
+    const source = text(CLUSTER, 6)
+    const stream = deflateRawSync(source, { windowBits: 12, finishFlush: constants.Z_SYNC_FLUSH })
+    for (const [title, codec] of codecs) {
+      if (codec.name !== 'zlib') continue
+      const target = new Uint8Array(CLUSTER)
+      codec.decompress(stream, target)
+      expect(Buffer.compare(target, source), title).toBe(0)
+    }
+  })
+
   it('reads streams with a window of 32 KiB', () => {
     const source = new Uint8Array(CLUSTER)
     source.set(pattern(20_000, 1), 0)

@@ -89,6 +89,7 @@ export const CHAIN_VERBS: readonly FaultVerb[] = [
   chainVerb('commit-raw', RAW, (files) => commitLayer('/raw-top.qcow2', { files, gate }), {
     inPlace: ['/base.raw'],
     repeats: true,
+    codes: ['SEARCH_INCOMPLETE'],
   }),
   chainVerb(
     'rebase',

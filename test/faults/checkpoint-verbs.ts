@@ -16,17 +16,20 @@ import { numbers } from '../support/worn-image.ts'
 import { filled, gate, onImage } from './scene.ts'
 import type { FaultVerb } from './verb.ts'
 
-const DISKS = ['/vm/disk0.qcow2', '/vm/disk1.qcow2']
+/** The disks of the setups. */
+export const DISKS = ['/vm/disk0.qcow2', '/vm/disk1.qcow2']
 const KIB = 1024
 
-function catalogueIn(files: FileSystem): Promise<CheckpointCatalogue> {
+/** Their catalogue. */
+export function catalogueIn(files: FileSystem): Promise<CheckpointCatalogue> {
   return CheckpointCatalogue.find({ images: DISKS, files, gate })
 }
 
 /** A step of the setup: a write to all disks, or a checkpoint. */
-type Setup = 'write' | { readonly name: string; readonly kind: 'internal' | 'external' }
+export type Setup = 'write' | { readonly name: string; readonly kind: 'internal' | 'external' }
 
-async function disks(seed: number, steps: readonly Setup[]): Promise<DiskFiles> {
+/** Two disks after such steps, with writes in between. */
+export async function disks(seed: number, steps: readonly Setup[]): Promise<DiskFiles> {
   const files = new DiskFiles()
   const random = numbers(seed + 400)
   await files.makeFolder('/vm')
@@ -50,7 +53,7 @@ async function disks(seed: number, steps: readonly Setup[]): Promise<DiskFiles> 
 }
 
 /** What the disks read as now. */
-async function activeViews(files: DiskFiles): Promise<Map<string, Uint8Array>> {
+export async function activeViews(files: DiskFiles): Promise<Map<string, Uint8Array>> {
   const views = new Map<string, Uint8Array>()
   for (const path of DISKS) {
     await using chain = await openChain(path, { files, gate })
@@ -60,7 +63,7 @@ async function activeViews(files: DiskFiles): Promise<Map<string, Uint8Array>> {
 }
 
 /** What the disks and all checkpoints read as. */
-async function allViews(files: DiskFiles): Promise<Map<string, Uint8Array>> {
+export async function checkpointViews(files: DiskFiles): Promise<Map<string, Uint8Array>> {
   const views = await activeViews(files)
   for (const { nodes } of await (await catalogueIn(files)).trees()) {
     for (const { name, isHidden, places } of nodes.values()) {
@@ -95,7 +98,7 @@ function verb(
   more: Partial<FaultVerb> = {},
 ): FaultVerb {
   return {
-    ...{ name, collect: allViews, early: activeViews, lighter: 4 },
+    ...{ name, collect: checkpointViews, early: activeViews, lighter: 4 },
     codes: ['SEARCH_INCOMPLETE'],
     setup: (seed) => disks(seed, steps),
     mend: async (files) => resumeCheckpoints(await catalogueIn(files)),

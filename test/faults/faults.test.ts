@@ -4,14 +4,18 @@
  */
 
 import { describe, expect, test } from 'vitest'
+import { COMMANDS } from '../../src/cli/registry.ts'
+import { COMMAND_CHECKPOINTS } from './command-checkpoints.ts'
+import { COMMAND_VERBS, WITHOUT_FILES } from './command-verbs.ts'
 import { FAULT_KINDS, MEDDLINGS } from './fault-kinds.ts'
 import { FAULT_VERBS, keyOfPoint, pointOfKey, tryPoint, tryVerb } from './points.ts'
+import { SHAPE_COUNT } from './scene.ts'
 
 const STRIDE = Number(process.env.COWPOINT_FAULT_STRIDE ?? 59)
 
 describe.each(FAULT_VERBS)('$name', (verb) => {
   test('a fault at any call leaves before or after, and nothing else', async () => {
-    const seed = 1 + (verb.name.length % 6)
+    const seed = 1 + (verb.name.length % SHAPE_COUNT)
     let fired = 0
     for await (const { point, failure, fired: isFired } of tryVerb(verb, seed, STRIDE)) {
       if (isFired) fired++
@@ -37,4 +41,16 @@ test('every kind of fault is met by some verb', async () => {
 test('a key leads back to its point', () => {
   const point = { verb: 'snapshot-create', seed: 3, kind: 'sync-eio-ever', turn: 12 }
   expect(pointOfKey(keyOfPoint(point))).toEqual(point)
+})
+
+test('each verb of the command that opens a file has lines here', async () => {
+  const words = [...COMMAND_VERBS, ...COMMAND_CHECKPOINTS].map((line) => line.words)
+  const missing = COMMANDS.map(({ name }) => name).filter(
+    (name) => !WITHOUT_FILES.includes(name) && !words.some(([verb]) => verb === name),
+  )
+  const checkpoint = await COMMANDS.find(({ name }) => name === 'checkpoint')?.load()
+  for (const { name } of checkpoint?.command.verbs ?? []) {
+    if (!words.some(([first, verb]) => first === 'checkpoint' && verb === name)) missing.push(name)
+  }
+  expect(missing).toEqual([])
 })

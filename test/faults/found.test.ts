@@ -20,6 +20,24 @@ const FOUND: readonly (readonly [string, Parameters<typeof tryPoint>[0]])[] = [
     at('checkpoint-delete-push', 'read-eio', 56),
   ],
   ['a repair that was half taken back is taken back', at('repair-undo', 'sync-eio', 1)],
+  ['a failing read is no reason against compacting', at('line-usage', 'read-eio', 21)],
+  ['a disk that fails is no broken header', at('line-chain', 'read-eio', 0)],
+  ['a file that is replaced is closed', at('line-create-over', 'close-eio', 4)],
+  [
+    'a folder that was moved by half leaves nothing without its base',
+    { ...at('line-relocate-folder', 'name-eio', 46), seed: 4 },
+  ],
+  ['checkpoints that cannot be read are missed', at('line-checkpoint-list', 'name-eio', 20)],
+  ['what cannot be read may exist', at('line-checkpoint-show', 'read-eio-ever', 2)],
+  [
+    'a disk that cannot be read has not stayed the same',
+    at('line-checkpoint-diff', 'name-eio', 20),
+  ],
+  [
+    'a cluster that a base lost at its end is no hole',
+    { ...at('line-stream', 'shrink', 2), seed: 8 },
+  ],
+  ['images that cannot be read are not verified', at('line-checkpoint-verify', 'name-eio', 10)],
 ]
 
 function at(verb: string, kind: string, turn: number): Parameters<typeof tryPoint>[0] {

@@ -26,7 +26,7 @@ function structural(
 ): FaultVerb {
   return {
     name,
-    setup: alone,
+    ...{ setup: alone, isOfOne: true },
     changes: [ALONE],
     run: (files, _tape, seed) => onImage(files, ALONE, (image) => work(image, seed)),
     ...more,
@@ -144,7 +144,10 @@ async function damaged(seed: number): Promise<DiskFiles> {
   const l1 = Number(view.getBigUint64(40)) / clusterSize
   const perBlock = (clusterSize * 8) / bits
   if (l1 >= perBlock) throw new RangeError('the L1 table is counted in a later block')
-  image.fill(0, block + (l1 * bits) / 8, block + ((l1 + 1) * bits) / 8)
+  const at = block + Math.floor((l1 * bits) / 8)
+  // Counts narrower than a byte share it with others.
+  if (bits < 8) image[at] = (image[at] as number) & ~((2 ** bits - 1) << ((l1 * bits) % 8))
+  else image.fill(0, at, at + bits / 8)
   files.put(ALONE, image)
   return files
 }

@@ -1,7 +1,7 @@
 /** Judges what a verb left on the files: names, views, tables, and whether one can go on with it. */
 
 import { createHash } from 'node:crypto'
-import { checkImage } from '../../src/qcow2/index.ts'
+import { checkImage, looksLikeQcow2 } from '../../src/qcow2/index.ts'
 import { FileDevice, temporaryKind } from '../../src/storage/index.ts'
 import type { DiskFiles } from '../support/disk-files.ts'
 import { onImage, viewsOf } from './scene.ts'
@@ -68,7 +68,7 @@ async function errorCount(files: DiskFiles): Promise<number> {
 export async function allViews(files: DiskFiles): Promise<Views> {
   const all = new Map<string, Uint8Array>()
   for (const path of files.paths) {
-    if (isBeside(path)) continue
+    if (isBeside(path) || isRuin(files, path)) continue
     for (const [name, bytes] of await viewsOf(files, path)) all.set(name, bytes)
   }
   return all
@@ -77,6 +77,11 @@ export async function allViews(files: DiskFiles): Promise<Views> {
 /** Files under construction, and what takes a repair back, whose number grows with each. */
 function isBeside(path: string): boolean {
   return temporaryKind(path) !== undefined || /\.undo(?:\.\d+)?$/.test(path)
+}
+
+/** What a verb emptied and could not build anew: no image, whose views are gone. */
+function isRuin(files: DiskFiles, path: string): boolean {
+  return path.endsWith('.qcow2') && !looksLikeQcow2(files.contents(path))
 }
 
 /** What is wrong with what is there; undefined where nothing is. */
@@ -132,7 +137,8 @@ function strangeNames({ verb, paths }: Stage, files: DiskFiles, isDone: boolean)
   const known = new Set([...first, ...last])
   const strange = [...found].filter((path) => !known.has(path))
   for (const path of first) {
-    if (last.includes(path) && !found.has(path)) strange.push(path)
+    const isLost = verb.loses?.includes(path) === true && !isDone
+    if (last.includes(path) && !found.has(path) && !isLost) strange.push(path)
   }
   if (isDone) {
     const wrong = [...found].filter((path) => !last.includes(path))
@@ -151,7 +157,7 @@ async function strangeEarly(stage: Stage, files: DiskFiles, ending: Ending): Pro
 
 function strangeViews({ verb, before, after }: Stage, views: Views, ending: Ending): string[] {
   const { isDone, tape } = ending
-  const { changes = [], inPlace = [], guest } = verb
+  const { changes = [], inPlace = [], loses = [], guest } = verb
   const isAmong = (list: readonly string[], name: string) =>
     list.some((path) => name === path || name.startsWith(`${path} `))
   const strange: string[] = []
@@ -165,6 +171,7 @@ function strangeViews({ verb, before, after }: Stage, views: Views, ending: Endi
       continue
     }
     if (!isDone && isAmong(inPlace, name)) continue
+    if (!isDone && found === undefined && isAmong(loses, name)) continue
     const isNew = same(found, young)
     // A view that is made, or removed, is there as a whole or not at all.
     const mayBeOld =
@@ -203,7 +210,9 @@ async function unsound(
 
 function imagesIn(files: DiskFiles): readonly string[] {
   // What lies in the trash of a catalogue stands where its base is no longer.
-  return files.paths.filter((path) => path.endsWith('.qcow2') && !path.includes('/.cowpoint/'))
+  return files.paths.filter(
+    (path) => path.endsWith('.qcow2') && !path.includes('/.cowpoint/') && !isRuin(files, path),
+  )
 }
 
 /** Guests can write to every image, and the verb can be done again. */

@@ -7,13 +7,14 @@ import { CowpointError } from '../../src/base/errors.ts'
 import type { DiskFiles } from '../support/disk-files.ts'
 import { CHAIN_VERBS } from './chain-verbs.ts'
 import { CHECKPOINT_VERBS } from './checkpoint-verbs.ts'
+import { COMMAND_CHECKPOINTS } from './command-checkpoints.ts'
 import type { Answer } from './command-line.ts'
 import { COMMAND_VERBS } from './command-verbs.ts'
 import { FaultFiles, type FaultPlan } from './fault-files.ts'
 import { FAULT_KINDS, type FaultKind, MEDDLINGS } from './fault-kinds.ts'
 import { IMAGE_VERBS } from './image-verbs.ts'
 import { judge, type Stage, stageOf } from './judge.ts'
-import { shapeOf } from './scene.ts'
+import { LARGEST_CLUSTERS, SHAPE_COUNT, shapeOf } from './scene.ts'
 import { type FaultVerb, Tape } from './verb.ts'
 
 /** All verbs that are tried. */
@@ -22,6 +23,7 @@ export const FAULT_VERBS: readonly FaultVerb[] = [
   ...CHAIN_VERBS,
   ...CHECKPOINT_VERBS,
   ...COMMAND_VERBS,
+  ...COMMAND_CHECKPOINTS,
 ]
 
 /** One fault at one call. */
@@ -125,7 +127,8 @@ function misbehaviour(
   if (isDone) return isAboutFlush(kind) ? 'a failed flush is not reported' : undefined
   if (!(error instanceof CowpointError)) return 'it rejects with something else than our errors'
   if (kind.deed.how === 'meddle') return undefined
-  if (isAboutFlush(kind) && !codesOf(error).includes('FLUSH_FAILED')) {
+  const isTold = codesOf(error).some((code) => code === 'FLUSH_FAILED' || code === 'SCRIPT_FAILED')
+  if (isAboutFlush(kind) && !isTold) {
     return `a failed flush is reported as ${error.code}`
   }
   if (kind.codes.includes(error.code) || verb.codes?.includes(error.code)) return undefined
@@ -138,11 +141,15 @@ function otherAnswer(
   found: unknown,
   { deed }: FaultKind,
 ): string | undefined {
-  if (verb.answers !== true || (deed.how === 'meddle' && deed.with !== 'shrink')) return undefined
+  if (verb.answers === undefined) return undefined
+  const isTrue = deed.how !== 'meddle' || (deed.with === 'shrink' && verb.answers === 'content')
+  if (!isTrue) return undefined
   const [whole, now] = [answer as Answer, found as Answer]
   if (whole.stdout === now.stdout && whole.status === now.status) return undefined
   if (now.isWarned || (now.status !== 0 && now.status !== whole.status)) return undefined
-  return `it answers otherwise without a word: ${now.stdout} instead of ${whole.stdout}`
+  const lines = whole.stdout.split('\n')
+  const strange = now.stdout.split('\n').find((line, at) => line !== lines[at])
+  return `it answers otherwise without a word: ${strange ?? 'less'}, with ${now.status}`
 }
 
 function isAboutFlush({ name }: FaultKind): boolean {
@@ -180,19 +187,44 @@ function junk(turn: number): Uint8Array {
   return new Uint8Array(512).map((_, at) => (turn % 3 === 0 ? 0xff : (at * 31 + turn) & 0xff))
 }
 
+/** Whether a kind is about flushes, which are tried on every geometry. */
+export function isOfFlush(kind: FaultKind): boolean {
+  return isAboutFlush(kind) || kind.name.startsWith('folder-')
+}
+
 /** All points of a verb and a seed, each tried; ends a kind when the verb no longer meets the fault. */
 export async function* tryVerb(
   verb: FaultVerb,
   seed: number,
   asked = 1,
+  isWanted: (kind: FaultKind) => boolean = () => true,
 ): AsyncGenerator<PointOutcome> {
   const stride = asked * (verb.lighter ?? 1)
   const kinds = verb.bases === undefined ? FAULT_KINDS : [...FAULT_KINDS, ...MEDDLINGS]
-  for (const kind of kinds) {
+  for (const kind of kinds.filter(isWanted)) {
     for (let turn = (seed + kind.name.length) % Math.min(stride, 3); ; turn += stride) {
       const outcome = await tryPoint({ verb: verb.name, seed, kind: kind.name, turn })
       yield outcome
       if (!outcome.fired) break
     }
+  }
+}
+
+/** Whatever is tried of all verbs, in the order in which any part of it is a fair sample of them. */
+export async function* tryAll(
+  verbs: readonly FaultVerb[],
+  { seed, stride }: { readonly seed: number; readonly stride: number },
+): AsyncGenerator<PointOutcome> {
+  // Neighbours meet other geometries; the next seed turns them all.
+  for (const [index, verb] of verbs.entries()) {
+    yield* tryVerb(verb, 1 + ((seed + index) % SHAPE_COUNT), stride)
+  }
+  for (let turn = 1; turn < SHAPE_COUNT; turn++) {
+    for (const [index, verb] of verbs.entries()) {
+      yield* tryVerb(verb, 1 + ((seed + index + turn) % SHAPE_COUNT), stride, isOfFlush)
+    }
+  }
+  for (const verb of verbs.filter(({ isOfOne }) => isOfOne === true)) {
+    yield* tryVerb(verb, LARGEST_CLUSTERS, 2 * stride, isOfFlush)
   }
 }

@@ -29,7 +29,16 @@ const SHAPES: readonly Shape[] = [
   { clusterSize: 512, size: 40 * KIB, options: { refcountBits: 8 } },
   { clusterSize: 16 * KIB, size: 256 * KIB, options: { extendedL2: true } },
   { clusterSize: 2 * KIB, size: 96 * KIB, options: { version: 2 } },
+  { clusterSize: 1 * KIB, size: 80 * KIB, options: { refcountBits: 4 } },
+  { clusterSize: 64 * KIB, size: 512 * KIB, options: {} },
 ]
+
+/** Seeds of as many shapes as there are, from 1 on. */
+export const SHAPE_COUNT = SHAPES.length
+
+/** The seed of clusters of 2 MiB, with which a point takes long. */
+export const LARGEST_CLUSTERS = 99
+const LARGEST: Shape = { clusterSize: 2 * KIB * KIB, size: 8 * KIB * KIB, options: {} }
 
 /** For kills at any time: long enough to be met. */
 const LARGE: Shape = { clusterSize: 4 * KIB, size: 24 * KIB * KIB, options: {} }
@@ -37,6 +46,7 @@ const LARGE: Shape = { clusterSize: 4 * KIB, size: 24 * KIB * KIB, options: {} }
 /** The shape of a seed; that of 0 is large. */
 export function shapeOf(seed: number): Shape {
   if (seed === 0) return LARGE
+  if (seed === LARGEST_CLUSTERS) return LARGEST
   return SHAPES[(seed - 1) % SHAPES.length] as Shape
 }
 

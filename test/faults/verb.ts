@@ -54,12 +54,16 @@ export interface FaultVerb {
   readonly guest?: string
   /** Files that are overwritten in place: neither old nor new until the verb was done again. */
   readonly inPlace?: readonly string[]
+  /** Files that a failure may leave removed: a new image is under construction in their place. */
+  readonly loses?: readonly string[]
   /** Space may be leaked. */
   readonly leaks?: boolean
   /** How it rejects besides, whatever the fault. */
   readonly codes?: readonly string[]
   /** The image is damaged before, and whole afterwards. */
   readonly isDamaged?: boolean
+  /** It is about one image and is tried with large clusters too. */
+  readonly isOfOne?: boolean
   /** Files that somebody else may take away, or change, below the verb. */
   readonly bases?: readonly string[]
   /** All that can be read: names of views and what they read as. Of every file where left out. */
@@ -72,6 +76,9 @@ export interface FaultVerb {
   readonly mend?: (files: DiskFiles) => Promise<unknown>
   /** Doing it once more ends as once: else that is only tried where nothing was done yet. */
   readonly repeats?: boolean
-  /** It only reads, and what `run` resolves to is the same every time, but where it says itself that something is missing. */
-  readonly answers?: boolean
+  /**
+   * It only reads, and what `run` resolves to is the same every time, but where it says itself that something is missing: facts about
+   * files, which others may change meanwhile, or what disks read as.
+   */
+  readonly answers?: 'facts' | 'content'
 }

@@ -1,5 +1,8 @@
 /** The lines that are killed, each with the verb of the fault loop that says what it may change. */
 
+import { COMMAND_CHECKPOINTS } from '../faults/command-checkpoints.ts'
+import { COMMAND_VERBS } from '../faults/command-verbs.ts'
+
 /** One line of the command. */
 export interface KillVerb {
   readonly name: string
@@ -18,6 +21,15 @@ const ALONE = 'alone.qcow2'
 
 function line(name: string, words: string, like = name): KillVerb {
   return { name, words: words.split(' '), like }
+}
+
+/** A line of the fault loop, in the current folder. */
+function likeFault(name: string): KillVerb {
+  const all = [...COMMAND_VERBS, ...COMMAND_CHECKPOINTS]
+  const found = all.find((one) => one.name === `line-${name}`)
+  if (found === undefined) throw new RangeError(`no line ${name}`)
+  const words = found.words.map((word) => word.replace(/^((?:if|of)=)?\/(?=\w)/, '$1'))
+  return { name, words, like: found.name }
 }
 
 /** All of them; the files of a scene of test/faults are the current folder. */
@@ -58,4 +70,10 @@ export const KILL_VERBS: readonly KillVerb[] = [
   ),
   line('checkpoint-restore', 'checkpoint restore a vm/disk0.qcow2 vm/disk1.qcow2 --discard -q'),
   line('checkpoint-delete-push', 'checkpoint delete b vm/disk0.qcow2 vm/disk1.qcow2 -q'),
+  ...[
+    ...['create-over', 'convert-snapshots', 'convert-bitmaps', 'dd', 'extract', 'extract-qcow2'],
+    ...['bitmap-merge-other', 'relocate-folder', 'repair-table', 'repair-restore'],
+    ...['checkpoint-state', 'checkpoint-prune', 'checkpoint-rename', 'checkpoint-describe'],
+    ...['checkpoint-convert', 'checkpoint-convert-inside', 'checkpoint-adopt', 'checkpoint-purge'],
+  ].map(likeFault),
 ]

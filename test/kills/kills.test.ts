@@ -23,6 +23,8 @@ test.each(KILL_VERBS)(
     const staged = await prepare(command, line)
     const turns = [0.35, 0.85].map((part) => Math.floor(part * staged.count))
     for (const [index, turn] of turns.entries()) {
+      // One is enough where the library's verb has a line of its own.
+      if (line.like.startsWith('line-') && index === line.name.length % 2) continue
       const when = index === 0 ? 'half' : 'after'
       const death = { turn, when, signal: 'SIGKILL' } as const
       const { end, failure } = await kill(command, staged, death, {

@@ -107,6 +107,8 @@ const LINES: readonly (readonly [line: string, images: readonly string[], turn: 
   ['check -q -r all --force broken.qcow2', ['broken'], 1],
   ['snapshot -c new shreds.qcow2', ['shreds'], 2],
   ['checkpoint delete -q a vm/disk.qcow2', ['vm', 'vm/disk'], 60],
+  ['checkpoint prune -q --keep-last 0 vm/disk.qcow2', ['vm', 'vm/disk'], 60],
+  ['checkpoint convert -q --to internal a vm/disk.qcow2', ['vm', 'vm/disk'], 60],
 ]
 
 test.each(LINES)(

@@ -15,6 +15,7 @@ import {
   disableNative,
   fallocate,
   getLock,
+  libdeflate,
   libzstd,
   nextData,
   nextHole,
@@ -149,6 +150,7 @@ it('without native calls everything says that it is not supported', () => {
       copyRange({ fd, offset: 0 }, { fd, offset: 0 }, 1),
       setLock(fd, lock),
       getLock(fd, lock),
+      libdeflate(),
       libzstd(),
     ]
     expect(answers.every((answer) => answer === undefined)).toBe(true)

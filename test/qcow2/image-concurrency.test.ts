@@ -14,7 +14,7 @@ import {
   reopened,
   SIZE,
 } from './image-bench.ts'
-import { Barrier, holdUp, settle } from './image-devices.ts'
+import { Barrier, holdUp, jitter, settle } from './image-devices.ts'
 
 describe('an image that is opened', () => {
   test('knows one active L1 table, whoever asks for it first', async () => {
@@ -46,6 +46,56 @@ describe('an image that is opened', () => {
     expect(await bytesOf(last, CLUSTER)).toEqual(filled(8))
     await last.close()
   })
+})
+
+describe('writes', () => {
+  test('keep their order within a cluster whose first one waits for the file, and others pass', async () => {
+    const bench = await newBench()
+    const { image, device } = bench
+    await image.write(0, filled(1, 2 * CLUSTER))
+    const barrier = new Barrier()
+    device.hook = holdUp(barrier, ({ op }) => op === 'write')
+    const first = image.write(0, filled(2))
+    await barrier.reached
+    device.hook = undefined
+    let isWritten = false
+    const second = image.write(100, filled(3, 200)).then(() => {
+      isWritten = true
+    })
+    await image.write(CLUSTER, filled(4))
+    await settle()
+    expect(isWritten).toBe(false)
+    barrier.letGo()
+    await Promise.all([first, second])
+    const expected = filled(2)
+    expected.fill(3, 100, 300)
+    expect(await bytesOf(image, 0)).toEqual(expected)
+    expect(await bytesOf(image, CLUSTER)).toEqual(filled(4))
+    await expectSound(bench)
+  })
+
+  test.each([['at once', undefined] as const, ['late', jitter(7)] as const])(
+    'that are asked for together are all there, on a file that answers %s',
+    async (_when, hook) => {
+      const bench = await newBench()
+      const { image, device } = bench
+      const expected = new Uint8Array(SIZE)
+      device.hook = hook
+      // Neighbours share clusters, and meet commits under way.
+      const length = 3000
+      const asked: Promise<void>[] = []
+      for (let index = 0; (index + 1) * length <= SIZE && index < 96; index++) {
+        const offset = ((index * 37) % 96) * length
+        if (offset + length > SIZE) continue
+        expected.fill(index + 1, offset, offset + length)
+        asked.push(image.write(offset, filled(index + 1, length)))
+        if (index % 3 === 0) asked.push(image.flush())
+      }
+      await Promise.all(asked)
+      expect(await bytesOf(image, 0, SIZE)).toEqual(expected)
+      await expectSound(bench)
+    },
+  )
 })
 
 describe('structural verbs', () => {
@@ -136,11 +186,15 @@ describe('structural verbs', () => {
       await image.resize(16 * 1024 * 1024)
       const offset = 12 * 1024 * 1024
       await image.write(offset, filled(1))
+      const barrier = new Barrier()
+      bench.device.hook = holdUp(barrier, ({ op, offset }) => op === 'write' && offset === 0)
       const applied = image.applySnapshot(small)
+      await barrier.reached
       const late =
         request === 'write' || request === 'writeCompressed'
           ? image[request](offset, filled(2))
           : image[request](offset, CLUSTER)
+      barrier.letGo()
       await expect(late).rejects.toMatchObject({ name: 'UsageError', code: 'OUT_OF_RANGE' })
       await applied
       expect(image.size).toBe(2 * 1024 * 1024)

@@ -2,6 +2,7 @@
 
 import { IoError } from '../../src/base/errors.ts'
 import type { BlockDevice, BlockSizes, Capabilities, Extent } from '../../src/block/index.ts'
+import { MemoryDevice } from '../../src/storage/index.ts'
 
 /** One call of a device. */
 export interface Call {
@@ -44,6 +45,19 @@ export class HookedDevice implements BlockDevice {
     await this.target.read(offset, target)
   }
 
+  /** At once where nothing stands before the target: memory has done it all when its call returns. */
+  readNow(offset: number, target: Uint8Array): Promise<void> | undefined {
+    if (!this.#isAtHand(offset, target.length)) return this.read(offset, target)
+    void this.target.read(offset, target)
+    return undefined
+  }
+
+  writeNow(offset: number, source: Uint8Array): Promise<void> | undefined {
+    if (!this.#isAtHand(offset, 0)) return this.write(offset, source)
+    void this.target.write(offset, source)
+    return undefined
+  }
+
   async write(offset: number, source: Uint8Array): Promise<void> {
     await this.hook?.({ op: 'write', offset, length: source.length })
     await this.target.write(offset, source)
@@ -79,6 +93,14 @@ export class HookedDevice implements BlockDevice {
 
   async close(): Promise<void> {
     await this.target.close()
+  }
+
+  #isAtHand(offset: number, length: number): boolean {
+    return (
+      this.hook === undefined &&
+      this.target instanceof MemoryDevice &&
+      offset + length <= this.target.size
+    )
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -143,4 +165,13 @@ export function failing(ops: readonly Call['op'][], period: number, first = peri
 /** Lets everything that can go on go on for a while. */
 export async function settle(turns = 20): Promise<void> {
   for (let turn = 0; turn < turns; turn++) await new Promise((resolve) => setImmediate(resolve))
+}
+
+/** Lends a device to whoever closes what it was handed: the target stays open, and who goes on with it fails. */
+export class LentDevice extends HookedDevice {
+  override async close(): Promise<void> {
+    this.hook = () => {
+      throw new Error('used after it was closed')
+    }
+  }
 }

@@ -1,15 +1,8 @@
 /**
- * The geometries that the model-based tests go through, and a new image of one: in memory, or as files that
- * the real tools can open. Each image comes with the model that says what it must read as.
+ * The geometries that the model-based tests go through. Images of them are made in model-subject.ts.
  */
 
-import { join } from 'node:path'
 import fc from 'fast-check'
-import type { BlockDevice } from '../../src/block/index.ts'
-import { createQcow2, Qcow2Image } from '../../src/qcow2/index.ts'
-import { FileDevice, MemoryDevice, nodeFiles } from '../../src/storage/index.ts'
-import { ModelDisk } from '../support/model-disk.ts'
-import { type Hook, HookedDevice } from './image-devices.ts'
 
 const KIB = 1024
 const MIB = 1024 * KIB
@@ -26,26 +19,42 @@ export interface Shape {
   readonly data: 'inside' | 'external' | 'external-raw'
   /** Virtual size: 0 to 3 stand for sizes that suit the cluster size, most of them no multiple of it. */
   readonly sizeChoice: number
+  /** A small disk, for many sequences in little time. */
+  readonly small?: boolean
+}
+
+function shapeArbitraryOf(
+  ...sizes: { readonly arbitrary: fc.Arbitrary<number>; readonly weight: number }[]
+): fc.Arbitrary<Shape> {
+  return fc
+    .record({
+      clusterSize: fc.oneof(...sizes),
+      version: fc.constantFrom(3 as const, 3 as const, 2 as const),
+      refcountBits: fc.constantFrom(16, 1, 2, 4, 8, 32, 64),
+      extendedL2: fc.boolean(),
+      compressionType: fc.constantFrom('zlib' as const, 'zstd' as const),
+      lazyRefcounts: fc.boolean(),
+      backing: fc.constantFrom('none', 'short', 'long', 'qcow2' as const),
+      data: fc.constantFrom('inside', 'inside', 'inside', 'external', 'external-raw' as const),
+      sizeChoice: fc.nat(3),
+    })
+    .map((shape) => possible(shape))
 }
 
 /** Any shape that the format has, each corner of it now and then. */
-export const shapeArbitrary: fc.Arbitrary<Shape> = fc
-  .record({
-    clusterSize: fc.oneof(
-      { arbitrary: fc.constantFrom(512, 4 * KIB, 16 * KIB, 64 * KIB), weight: 11 },
-      // Each step costs megabytes there.
-      { arbitrary: fc.constant(2 * MIB), weight: 1 },
-    ),
-    version: fc.constantFrom(3 as const, 3 as const, 2 as const),
-    refcountBits: fc.constantFrom(16, 1, 2, 4, 8, 32, 64),
-    extendedL2: fc.boolean(),
-    compressionType: fc.constantFrom('zlib' as const, 'zstd' as const),
-    lazyRefcounts: fc.boolean(),
-    backing: fc.constantFrom('none', 'short', 'long', 'qcow2' as const),
-    data: fc.constantFrom('inside', 'inside', 'inside', 'external', 'external-raw' as const),
-    sizeChoice: fc.nat(3),
-  })
-  .map((shape) => possible(shape))
+export const shapeArbitrary: fc.Arbitrary<Shape> = shapeArbitraryOf(
+  { arbitrary: fc.constantFrom(512, 4 * KIB, 16 * KIB, 64 * KIB), weight: 11 },
+  // Each step costs megabytes there.
+  { arbitrary: fc.constant(2 * MIB), weight: 1 },
+)
+
+/** As `shapeArbitrary`, with small disks and few large clusters. */
+export const smallShapeArbitrary: fc.Arbitrary<Shape> = shapeArbitraryOf(
+  { arbitrary: fc.constantFrom(512, 1 * KIB, 2 * KIB, 4 * KIB), weight: 1600 },
+  { arbitrary: fc.constantFrom(16 * KIB, 32 * KIB), weight: 320 },
+  { arbitrary: fc.constant(64 * KIB), weight: 100 },
+  { arbitrary: fc.constantFrom(256 * KIB, 2 * MIB), weight: 3 },
+).map((shape) => ({ ...shape, small: true }))
 
 /** The nearest shape that the format allows. */
 export function possible(shape: Shape): Shape {
@@ -149,8 +158,9 @@ export const NAMED_SHAPES: Readonly<Record<string, Shape>> = {
 }
 
 /** How large the disk of a shape is. */
-export function sizeOf({ clusterSize, extendedL2, sizeChoice }: Shape): number {
-  const few = Math.max(160 * KIB, 5 * clusterSize)
+export function sizeOf(shape: Shape): number {
+  const { clusterSize, extendedL2, sizeChoice, small = false } = shape
+  const few = small ? Math.max(24 * KIB, 3 * clusterSize) : Math.max(160 * KIB, 5 * clusterSize)
   const reach = (clusterSize / (extendedL2 ? 16 : 8)) * clusterSize
   // Two L2 tables: cheap in entries, as nothing between the ends is written.
   const wide = Math.min(reach, 1024 * MIB) + 3 * clusterSize + 512
@@ -158,139 +168,9 @@ export function sizeOf({ clusterSize, extendedL2, sizeChoice }: Shape): number {
   return sizes[sizeChoice] as number
 }
 
-/** An image and everything that belongs to it. */
-export interface Subject {
-  readonly shape: Shape
-  readonly model: ModelDisk
-  /** Bytes of the raw data file, where the image has one that must be the disk. */
-  readonly rawData: (() => Promise<Uint8Array>) | undefined
-  readonly dataFile: BlockDevice | undefined
-  /** Opens the image (anew). */
-  open(writable: boolean): Promise<Qcow2Image>
-  /** The file of the image, open for reading, for checks. */
-  file(): Promise<BlockDevice>
-}
-
 /** Bytes that tell where they belong. */
 export function stamped(seed: number, length: number): Uint8Array {
   const bytes = new Uint8Array(length).fill((seed % 255) + 1)
   for (let at = 0; at < length; at += 64) bytes[at] = (seed * 31 + (at >>> 6) * 7) & 0xff
   return bytes
-}
-
-function backingLength(shape: Shape): number {
-  const size = Math.min(sizeOf(shape), 12 * MIB)
-  return shape.backing === 'short' ? Math.ceil((size * 0.6) / 512) * 512 : size + 40 * KIB
-}
-
-/** The content below the disk. A layer of zeroes and holes in between, as backing files have. */
-function backingContent(shape: Shape): Uint8Array {
-  const bytes = stamped(97, backingLength(shape))
-  for (let at = 20_000; at < bytes.length; at += 60_000) bytes.fill(0, at, at + 9_000)
-  return bytes
-}
-
-function modelOf(shape: Shape, backing: Uint8Array | undefined): ModelDisk {
-  const { version, clusterSize } = shape
-  return new ModelDisk(sizeOf(shape), { version, clusterSize }, backing)
-}
-
-async function fillBackingImage(device: BlockDevice, bytes: Uint8Array): Promise<void> {
-  await createQcow2(device, { size: bytes.length, clusterSize: 32 * KIB })
-  const image = await Qcow2Image.open(device, { writable: true })
-  for (let at = 0; at < bytes.length; at += 32 * KIB) {
-    const part = bytes.subarray(at, at + 32 * KIB)
-    if (part.some((byte) => byte !== 0)) await image.write(at, part)
-  }
-  await image.close()
-}
-
-/** A new image in memory; `hook` runs before each call of its file. */
-export async function memorySubject(shape: Shape, hook?: Hook): Promise<Subject> {
-  let file = new MemoryDevice(0, { growable: true })
-  let backing: BlockDevice | undefined
-  const content = shape.backing === 'none' ? undefined : backingContent(shape)
-  if (content !== undefined) {
-    backing = MemoryDevice.from(content)
-    if (shape.backing === 'qcow2') {
-      const device = new MemoryDevice(0, { growable: true })
-      await fillBackingImage(device, content)
-      backing = await Qcow2Image.open(device.clone())
-    }
-  }
-  const dataFile = shape.data === 'inside' ? undefined : new MemoryDevice(0, { growable: true })
-  await createQcow2(file, {
-    ...shape,
-    size: sizeOf(shape),
-    dataFile:
-      dataFile === undefined
-        ? undefined
-        : { name: 'data', raw: shape.data === 'external-raw', device: dataFile },
-    backing: backing === undefined ? undefined : { name: 'base', format: 'raw' },
-  })
-  return {
-    shape,
-    model: modelOf(shape, content),
-    dataFile,
-    rawData: shape.data === 'external-raw' ? async () => dataFile!.toBytes() : undefined,
-    async open(writable) {
-      file = file.clone()
-      const parts = { ...(dataFile && { dataFile }), ...(backing && { backing }) }
-      const device = hook === undefined ? file : new HookedDevice(file, hook)
-      return Qcow2Image.open(device, { writable, ...parts })
-    },
-    file: async () => file.clone(),
-  }
-}
-
-/** A new image as `disk.qcow2` in `folder`, with its backing (`base`) and data file (`data`) beside it. */
-export async function fileSubject(shape: Shape, folder: string): Promise<Subject> {
-  const path = (name: string) => join(folder, name)
-  const make = (name: string) =>
-    FileDevice.open(nodeFiles, path(name), { create: 'new', growable: true })
-  const content = shape.backing === 'none' ? undefined : backingContent(shape)
-  const isQcow2 = shape.backing === 'qcow2'
-  if (content !== undefined) {
-    const base = await make('base')
-    if (isQcow2) await fillBackingImage(base, content)
-    else await base.write(0, content)
-    await base.close()
-  }
-  const data = shape.data === 'inside' ? undefined : await make('data')
-  const file = await make('disk.qcow2')
-  const raw = shape.data === 'external-raw'
-  await createQcow2(file, {
-    ...shape,
-    size: sizeOf(shape),
-    dataFile: data === undefined ? undefined : { name: 'data', raw, device: data },
-    backing:
-      content === undefined ? undefined : { name: 'base', format: isQcow2 ? 'qcow2' : 'raw' },
-  })
-  await file.close()
-  let base: BlockDevice | undefined
-  if (content !== undefined) {
-    base = await FileDevice.open(nodeFiles, path('base'), {})
-    if (isQcow2) base = await Qcow2Image.open(base)
-  }
-  return {
-    shape,
-    model: modelOf(shape, content),
-    dataFile: data,
-    rawData: raw
-      ? async () => {
-          const bytes = new Uint8Array(data!.size)
-          await data!.read(0, bytes)
-          return bytes
-        }
-      : undefined,
-    async open(writable) {
-      const device = await FileDevice.open(nodeFiles, path('disk.qcow2'), {
-        writable,
-        growable: writable,
-      })
-      const parts = { ...(data && { dataFile: data }), ...(base && { backing: base }) }
-      return Qcow2Image.open(device, { writable, ...parts })
-    },
-    file: () => FileDevice.open(nodeFiles, path('disk.qcow2'), {}),
-  }
 }

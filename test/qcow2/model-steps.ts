@@ -15,7 +15,14 @@ export const VERBS = [
   'vm-snapshot',
   'apply',
   'delete',
+  'rename',
   'grow',
+  'shrink',
+  'amend',
+  'compact',
+  'bitmap',
+  'bitmap',
+  'map',
   'reopen',
   'audit',
 ] as const
@@ -54,24 +61,30 @@ const batchRequest = fc.oneof(
   },
 )
 
-/** Sequences of 20 to 60 steps. */
-export const stepsArbitrary: fc.Arbitrary<readonly Step[]> = fc.array(
-  fc.oneof(
-    { arbitrary: fc.record({ request: requestArbitrary }), weight: 8 },
-    {
-      arbitrary: fc.record({ verb: fc.constantFrom(...VERBS), pick: fc.nat(99) }),
-      weight: 3,
-    },
-    {
-      arbitrary: fc.record({
-        batch: fc.array(batchRequest, { minLength: 2, maxLength: 4 }),
-        near: fc.boolean(),
-      }),
-      weight: 2,
-    },
-  ),
-  { minLength: 20, maxLength: 60, size: 'max' },
+const stepArbitrary: fc.Arbitrary<Step> = fc.oneof(
+  { arbitrary: fc.record({ request: requestArbitrary }), weight: 8 },
+  {
+    arbitrary: fc.record({ verb: fc.constantFrom(...VERBS), pick: fc.nat(99) }),
+    weight: 3,
+  },
+  {
+    arbitrary: fc.record({
+      batch: fc.array(batchRequest, { minLength: 2, maxLength: 4 }),
+      near: fc.boolean(),
+    }),
+    weight: 2,
+  },
 )
+
+/** Sequences of 20 to 60 steps. */
+export const stepsArbitrary: fc.Arbitrary<readonly Step[]> = fc.array(stepArbitrary, {
+  ...{ minLength: 20, maxLength: 60, size: 'max' },
+})
+
+/** Sequences of 8 to 20 steps. */
+export const fewStepsArbitrary: fc.Arbitrary<readonly Step[]> = fc.array(stepArbitrary, {
+  ...{ minLength: 8, maxLength: 20, size: 'max' },
+})
 
 /** A range of guest bytes. */
 export interface Range {
@@ -80,12 +93,12 @@ export interface Range {
 }
 
 /** What of a shape decides where requests land. */
-export type ClusterShape = Pick<Shape, 'clusterSize' | 'extendedL2'>
+export type ClusterShape = Pick<Shape, 'clusterSize' | 'extendedL2' | 'small'>
 
 /** The windows of a large disk in which something is done; a small one is a single window. */
 export function windowsOf(size: number, shape: ClusterShape): Range[] {
-  const { clusterSize } = shape
-  const span = Math.max(256 * 1024, 6 * clusterSize)
+  const { clusterSize, small = false } = shape
+  const span = small ? Math.max(16 * 1024, 2 * clusterSize) : Math.max(256 * 1024, 6 * clusterSize)
   if (size <= 3 * span) return [{ offset: 0, length: size }]
   const reach = (clusterSize / (shape.extendedL2 ? 16 : 8)) * clusterSize
   const starts = [0, Math.max(0, reach - span / 2), size - span]
@@ -106,7 +119,7 @@ export function rangeOf(request: Request, size: number, shape: ClusterShape, nea
   if (request.kind === 'compressed') {
     return { offset, length: Math.min(clusterSize, size - offset) }
   }
-  const longest = Math.min(size - offset, Math.max(4 * clusterSize, 64 * 1024))
+  const longest = Math.min(size - offset, Math.max(4 * clusterSize, (shape.small ? 16 : 64) * 1024))
   const wanted = Math.floor((request.length / 10_000) ** 2 * longest) + 1
   const length = Math.min(size - offset, Math.ceil(wanted / unit) * unit)
   // Requests that reach the end exactly are a case of their own.

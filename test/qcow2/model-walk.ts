@@ -5,10 +5,10 @@
 
 import { expect } from 'vitest'
 import { bytesEqual, isZero } from '../../src/base/bytes.ts'
-import { CowpointError } from '../../src/base/errors.ts'
 import { checkImage, type Qcow2Image } from '../../src/qcow2/index.ts'
 import type { ModelDisk } from '../support/model-disk.ts'
-import { type Shape, type Subject, stamped } from './model-geometry.ts'
+import { ModelBitmaps } from './model-bitmaps.ts'
+import type { Shape } from './model-geometry.ts'
 import {
   type BatchItem,
   imagine,
@@ -17,129 +17,95 @@ import {
   type Request,
   rangeOf,
   type Step,
-  type VERBS,
   windowsOf,
 } from './model-steps.ts'
+import type { Subject } from './model-subject.ts'
+import { doVerb, hasCode } from './model-verbs.ts'
 
 /** One of the requests of a batch, or a verb with the name of its snapshot; `done` says whether it worked. */
 type Op =
   | { readonly verb: 'snapshot' | 'apply' | 'delete'; readonly name: string; done: boolean }
   | { readonly request: Request; readonly range: Range; done: boolean }
 
+/** Somebody else who does something with the image while it is closed, and tells the model of it. */
+export type Peer = (walk: Walk) => Promise<void>
+
+/** A peer has its turn after so many steps. */
+const PEER_EVERY = 6
+
 /** An image and its model on their way through the steps. */
 export class Walk {
   readonly subject: Subject
-  readonly shape: Shape
+  shape: Shape
   model: ModelDisk
-  #image: Qcow2Image
-  #snapshotCount = 0
-  readonly #vmStates = new Map<string, Uint8Array>()
+  image: Qcow2Image
+  /** How many names of snapshots were used. */
+  snapshotCount = 0
+  /** VM state of each snapshot that has some. */
+  readonly vmStates = new Map<string, Uint8Array>()
   /** VM state behind the active disk, after a snapshot that has some was applied. */
-  #activeVm: Uint8Array | undefined
+  activeVm: Uint8Array | undefined
+
+  readonly bitmaps = new ModelBitmaps()
 
   private constructor(subject: Subject, image: Qcow2Image) {
     this.subject = subject
     this.shape = subject.shape
     this.model = subject.model
-    this.#image = image
+    this.image = image
   }
 
   /** Walks through all steps, compares and checks, closes, and does so once more with the image opened anew. */
-  static async run(subject: Subject, steps: readonly Step[]): Promise<Walk> {
+  static async run(subject: Subject, steps: readonly Step[], peer?: Peer): Promise<Walk> {
     const walk = new Walk(subject, await subject.open(true))
     // Where each step moves megabytes, fewer of them will do.
     const isHeavy = subject.shape.clusterSize > 1024 * 1024
-    for (const step of isHeavy ? steps.slice(0, 20) : steps) await walk.#step(step)
-    await walk.#compare()
-    await walk.#image.close()
-    await walk.#check()
-    walk.#image = await subject.open(false)
-    await walk.#compare()
-    await walk.#image.close()
+    for (const [index, step] of (isHeavy ? steps.slice(0, 20) : steps).entries()) {
+      const before = walk.bitmaps.size > 0 ? walk.model.clone() : undefined
+      await walk.#step(step)
+      if (before !== undefined) walk.bitmaps.follow(before, walk.model)
+      if (peer !== undefined && index % PEER_EVERY === PEER_EVERY - 1) await walk.#yield(peer)
+    }
+    await walk.compare()
+    await walk.image.close()
+    await walk.check()
+    walk.image = await subject.open(false)
+    await walk.compare()
+    await walk.image.close()
     return walk
   }
 
+  /** Closes the image and lets somebody else have a turn with it. */
+  async #yield(peer: Peer): Promise<void> {
+    await this.image.close()
+    const before = this.bitmaps.size > 0 ? this.model.clone() : undefined
+    await peer(this)
+    if (before !== undefined) this.bitmaps.follow(before, this.model)
+    this.activeVm = undefined
+    await this.check()
+    this.image = await this.subject.open(true)
+    await this.compare()
+  }
+
   async #step(step: Step): Promise<void> {
-    if ('verb' in step) return this.#verb(step.verb, step.pick)
+    if ('verb' in step) return doVerb(this, step.verb, step.pick)
     if ('batch' in step) return this.#batch(step.batch, step.near)
     const range = rangeOf(step.request, this.model.size, this.shape)
     const expected = this.model.read(range.offset, range.length)
-    const bytes = await perform(this.#image, step.request, range)
+    const bytes = await perform(this.image, step.request, range)
     if (bytes !== undefined) expectSame(bytes, expected, `read at ${range.offset}`)
     imagine(this.model, step.request, range)
   }
 
-  async #verb(verb: (typeof VERBS)[number], pick: number): Promise<void> {
-    const canSnapshot = this.shape.data === 'inside'
-    const { snapshots } = this.#image
-    const snapshot = snapshots[pick % Math.max(1, snapshots.length)]
-    if (verb === 'snapshot' && canSnapshot) await this.#createSnapshot()
-    else if (verb === 'vm-snapshot' && canSnapshot) await this.#vmSnapshot(pick)
-    else if (verb === 'apply' && snapshot !== undefined) {
-      if (!(await this.#mayOverflow(() => this.#image.applySnapshot(snapshot)))) return
-      this.model.applySnapshot(snapshot.name)
-      this.#activeVm = this.#vmStates.get(snapshot.name)
-    } else if (verb === 'delete' && snapshot !== undefined) {
-      await this.#image.deleteSnapshot(snapshot)
-      this.model.deleteSnapshot(snapshot.name)
-      this.#vmStates.delete(snapshot.name)
-    } else if (verb === 'grow') await this.#grow(pick)
-    else if (verb === 'reopen') {
-      await this.#image.close()
-      this.#image = await this.subject.open(true)
-    } else if (verb === 'audit') {
-      await this.#image.flush()
-      await this.#check()
-      await this.#compare()
-    }
-  }
-
   /** Whether `verb` worked; with few refcount bits it may say that one reference more does not fit. */
-  async #mayOverflow(verb: () => Promise<unknown>): Promise<boolean> {
+  async mayOverflow(verb: () => Promise<unknown>): Promise<boolean> {
     try {
       await verb()
       return true
     } catch (error) {
-      const isFull = error instanceof CowpointError && error.code === 'REFCOUNT_OVERFLOW'
-      if (!isFull || this.shape.refcountBits > 4) throw error
+      if (!hasCode(error, ['REFCOUNT_OVERFLOW']) || this.shape.refcountBits > 4) throw error
       return false
     }
-  }
-
-  async #createSnapshot(vmState?: Uint8Array): Promise<void> {
-    const name = `s${this.#snapshotCount++}`
-    const vmStateSize = vmState?.length ?? 0
-    if (!(await this.#mayOverflow(() => this.#image.createSnapshot({ name, vmStateSize })))) {
-      // What was written stays behind the disk, and says nothing.
-      this.#activeVm = undefined
-      return
-    }
-    this.model.createSnapshot(name)
-    if (vmState !== undefined) this.#vmStates.set(name, vmState)
-    this.#activeVm = undefined
-  }
-
-  async #vmSnapshot(pick: number): Promise<void> {
-    const { clusterSize } = this.shape
-    const bytes = stamped(pick, Math.floor(((pick % 10) + 1) * 0.3 * clusterSize) + pick)
-    const cut = Math.floor(bytes.length / 3)
-    await this.#image.writeVmState(cut, bytes.subarray(cut))
-    await this.#image.writeVmState(0, bytes.subarray(0, cut))
-    this.#activeVm = bytes
-    // Some are written and never taken: they must vanish without a leak.
-    if (pick % 4 > 0) await this.#createSnapshot(bytes)
-  }
-
-  async #grow(pick: number): Promise<void> {
-    const { clusterSize, version } = this.shape
-    const size = this.model.size + 512 * Math.floor(1 + (pick / 100) ** 3 * 3 * (clusterSize / 512))
-    if (version === 2 && this.#image.snapshots.length > 0) {
-      await expect(this.#image.resize(size)).rejects.toMatchObject({ code: 'RESIZE_SNAPSHOTS' })
-      return
-    }
-    await this.#image.resize(size)
-    this.model.resize(size)
-    this.#activeVm = undefined
   }
 
   async #batch(batch: readonly BatchItem[], near: boolean): Promise<void> {
@@ -147,16 +113,16 @@ export class Walk {
     const ops = this.#opsOf(batch, near)
     const results = await Promise.all(
       ops.map(async (op) => {
-        if ('request' in op) return perform(this.#image, op.request, op.range)
+        if ('request' in op) return perform(this.image, op.request, op.range)
         const { verb, name } = op
-        const snapshot = this.#image.snapshots.find((one) => one.name === name)
-        op.done = await this.#mayOverflow(async () => {
-          if (verb === 'snapshot') await this.#image.createSnapshot({ name })
-          else if (verb === 'apply') await this.#image.applySnapshot(snapshot!)
-          else await this.#image.deleteSnapshot(snapshot!)
+        const snapshot = this.image.snapshots.find((one) => one.name === name)
+        op.done = await this.mayOverflow(async () => {
+          if (verb === 'snapshot') await this.image.createSnapshot({ name })
+          else if (verb === 'apply') await this.image.applySnapshot(snapshot!)
+          else await this.image.deleteSnapshot(snapshot!)
         })
-        if (op.done && verb !== 'delete') this.#activeVm = undefined
-        if (verb === 'delete') this.#vmStates.delete(name)
+        if (op.done && verb !== 'delete') this.activeVm = undefined
+        if (verb === 'delete') this.vmStates.delete(name)
         return undefined
       }),
     )
@@ -194,7 +160,7 @@ export class Walk {
         const name = free.pop()
         if (name !== undefined) ops.push({ verb: item.kind, name, done: true })
       } else if (this.shape.data === 'inside') {
-        ops.push({ verb: 'snapshot', name: `s${this.#snapshotCount++}`, done: true })
+        ops.push({ verb: 'snapshot', name: `s${this.snapshotCount++}`, done: true })
       }
     }
     return ops
@@ -228,9 +194,9 @@ export class Walk {
   /** The windows of every view, by name. */
   async #content(): Promise<Map<string, Uint8Array[]>> {
     const content = new Map<string, Uint8Array[]>()
-    content.set('', await readWindows(this.#image, this.shape))
-    for (const snapshot of this.#image.snapshots) {
-      const view = await this.#image.openSnapshot(snapshot)
+    content.set('', await readWindows(this.image, this.shape))
+    for (const snapshot of this.image.snapshots) {
+      const view = await this.image.openSnapshot(snapshot)
       content.set(snapshot.name, await readWindows(view, this.shape))
     }
     return content
@@ -245,35 +211,39 @@ export class Walk {
     })
   }
 
-  async #compare(): Promise<void> {
+  async compare(): Promise<void> {
     const { model, shape } = this
-    expect(this.#image.size).toBe(model.size)
-    expect(this.#image.snapshots.map(({ name }) => name)).toEqual(
+    expect(this.image.size).toBe(model.size)
+    expect(this.image.snapshots.map(({ name }) => name)).toEqual(
       model.snapshots.map(({ name }) => name),
     )
     for (const [name, found] of await this.#content()) {
       expect(differs(model, name, found, shape), `view '${name}'`).toBeUndefined()
     }
-    for (const snapshot of this.#image.snapshots) {
-      const vmState = this.#vmStates.get(snapshot.name) ?? new Uint8Array(0)
+    for (const snapshot of this.image.snapshots) {
+      const vmState = this.vmStates.get(snapshot.name) ?? new Uint8Array(0)
       expect(snapshot.vmStateSize).toBe(vmState.length)
       const bytes = new Uint8Array(vmState.length)
-      await this.#image.readVmState(0, bytes, snapshot)
+      await this.image.readVmState(0, bytes, snapshot)
       expectSame(bytes, vmState, `VM state of ${snapshot.name}`)
     }
-    if (this.#activeVm !== undefined) {
-      const bytes = new Uint8Array(this.#activeVm.length)
-      await this.#image.readVmState(0, bytes)
-      expectSame(bytes, this.#activeVm, 'VM state of the active disk')
+    if (this.activeVm !== undefined) {
+      const bytes = new Uint8Array(this.activeVm.length)
+      await this.image.readVmState(0, bytes)
+      expectSame(bytes, this.activeVm, 'VM state of the active disk')
     }
-    const raw = await this.subject.rawData?.()
-    if (raw === undefined) return
+    await this.bitmaps.compare(this.image)
+    const { dataFile } = this.subject
+    if (shape.data !== 'external-raw' || dataFile === undefined) return
+    const found = await readWindows(dataFile, shape, model.size)
+    expect(differs(model, '', found, shape), 'raw data file').toBeUndefined()
     // The file may end with the last cluster, as QEMU's do.
-    expectSame(raw.subarray(0, model.size), model.contents(), 'raw data file')
-    expect(isZero(raw.subarray(model.size))).toBe(true)
+    const rest = new Uint8Array(dataFile.size - model.size)
+    await dataFile.read(model.size, rest)
+    expect(isZero(rest)).toBe(true)
   }
 
-  async #check(): Promise<void> {
+  async check(): Promise<void> {
     await using file = await this.subject.file()
     const { dataFile } = this.subject
     const report = await checkImage(file, dataFile === undefined ? {} : { dataFile })
@@ -291,9 +261,10 @@ export class Walk {
 async function readWindows(
   view: { readonly size: number; read(offset: number, target: Uint8Array): Promise<void> },
   shape: Shape,
+  size = view.size,
 ): Promise<Uint8Array[]> {
   return Promise.all(
-    windowsOf(view.size, shape).map(async ({ offset, length }) => {
+    windowsOf(size, shape).map(async ({ offset, length }) => {
       const bytes = new Uint8Array(length)
       await view.read(offset, bytes)
       return bytes
@@ -316,7 +287,8 @@ function differs(
     const bytes = found[index]
     if (bytes === undefined || bytes.length !== length) return 'another size'
     if (bytesEqual(bytes, wanted)) continue
-    const at = wanted.findIndex((byte, place) => byte !== bytes[place])
+    let at = 0
+    while (bytes[at] === wanted[at]) at++
     return `byte ${offset + at} is ${bytes[at]}, not ${wanted[at]}`
   }
   return undefined

@@ -6,8 +6,9 @@
 import fc from 'fast-check'
 import { describe, test } from 'vitest'
 import { jitter } from './image-devices.ts'
-import { memorySubject, NAMED_SHAPES, shapeArbitrary } from './model-geometry.ts'
+import { NAMED_SHAPES, shapeArbitrary } from './model-geometry.ts'
 import { stepsArbitrary } from './model-steps.ts'
+import { memorySubject } from './model-subject.ts'
 import { Walk } from './model-walk.ts'
 
 const FACTOR = Number(process.env.COWPOINT_RUNS ?? '1')

@@ -57,15 +57,16 @@ async function lookAt(
   if (!seen.views.some(({ label }) => label === `${spec.name} active`)) return undefined
   const path = await openingPath(files, spec)
   if (path === undefined) return `${spec.name} opens at none of its places`
+  await using chain = await openChain(path, { files, gate, ...formatOf(spec) })
   if (spec.format !== 'raw') {
     await using device = await FileDevice.open(files, path)
-    const report = await checkImage(device)
+    const { dataFile } = chain.active
+    const report = await checkImage(device, dataFile === undefined ? {} : { dataFile })
     if (report.corruptions + report.checkErrors > 0) {
       return `${spec.name}: check finds ${report.findings[0]?.message ?? report.failure}`
     }
     if (leaks === 'none' && report.leaks > 0) return `${spec.name}: ${report.leaks} leaks`
   }
-  await using chain = await openChain(path, { files, gate, ...formatOf(spec) })
   const devices = [chain.device]
   for (const one of chain.active.image?.snapshots ?? []) {
     devices.push(await chain.active.image!.openSnapshot(one))

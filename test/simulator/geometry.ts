@@ -10,6 +10,9 @@ export interface Geometry {
   readonly refcountBits?: number
   readonly extendedL2?: boolean
   readonly version?: 2 | 3
+  readonly compressionType?: 'zstd'
+  /** Only for workloads that name it. */
+  readonly isSpecial?: boolean
   /** Bytes of the disk. */
   readonly size: number
 }
@@ -25,6 +28,13 @@ export const GEOMETRIES: readonly Geometry[] = [
   { name: '4k-r8', clusterSize: 4 * KIB, refcountBits: 8, size: 256 * KIB },
   { name: '4k-v2', clusterSize: 4 * KIB, version: 2, size: 256 * KIB },
   { name: '16k-ext', clusterSize: 16 * KIB, extendedL2: true, size: 512 * KIB },
+  {
+    name: '4k-zstd',
+    clusterSize: 4 * KIB,
+    compressionType: 'zstd',
+    isSpecial: true,
+    size: 256 * KIB,
+  },
   { name: '64k', clusterSize: 64 * KIB, size: 1024 * KIB },
   { name: '64k-ext', clusterSize: 64 * KIB, extendedL2: true, size: 1024 * KIB },
 ]
@@ -48,7 +58,11 @@ export async function make(
 }
 
 /** Options of `createQcow2` for a geometry. */
-export function optionsOf({ name: _, ...options }: Geometry): Parameters<typeof createQcow2>[1] {
+export function optionsOf({
+  name: _,
+  isSpecial: __,
+  ...options
+}: Geometry): Parameters<typeof createQcow2>[1] {
   return options
 }
 

@@ -211,6 +211,10 @@ class ImageWalk {
         this.#compressed(offset, entries[at + 4] as number, first, contents)
         continue
       }
+      // In a file of its own data may begin at 0.
+      if (offset === 0 && !externalData && kind === KIND.subclusters && entries[at + 5] !== 0) {
+        this.#bad('subclusters allocated without a cluster')
+      }
       if (offset !== 0 && !externalData) {
         if (!this.#use(offset, USE.data, 'data cluster')) continue
         if (isActive) {
@@ -263,7 +267,7 @@ class ImageWalk {
       if (at >= this.#clusterCount * size && at > offset) break
       this.#use(at, USE.data, 'compressed data')
     }
-    const plain = this.#tables.compressed(this.#file, offset, sectorCount)
+    const plain = this.#tables.compressed(this.#file, offset, sectorCount, this.#header.zstd)
     if (plain === undefined) {
       this.#bad(`compressed cluster at 0x${offset.toString(16)} cannot be read`)
       return

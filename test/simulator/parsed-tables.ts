@@ -4,6 +4,7 @@
  */
 
 import { inflateRawSync } from 'node:zlib'
+import { loadCodec } from '../../src/codec/index.ts'
 import type { FileState } from './file-state.ts'
 import { type HeaderResult, parseHeader } from './parsed-header.ts'
 import { joined, mix, SECTOR_SIZE, sectorOf } from './sector.ts'
@@ -121,11 +122,18 @@ export class ParsedTables {
   }
 
   /** What a compressed cluster reads as, sector by sector; undefined where it cannot be read. */
-  compressed(file: FileState, offset: number, sectorCount: number): Int32Array | undefined {
+  compressed(
+    file: FileState,
+    offset: number,
+    sectorCount: number,
+    isZstd: boolean,
+  ): Int32Array | undefined {
     const { clusterSize } = file
     const length = sectorCount * SECTOR_SIZE - (offset % SECTOR_SIZE)
     const key = rangeKey(file, offset, length) + (offset % SECTOR_SIZE)
-    return this.#compressed.get(key, () => unpack(file.bytes(offset, length), clusterSize))
+    return this.#compressed.get(isZstd ? -1 - key : key, () =>
+      unpack(file.bytes(offset, length), clusterSize, isZstd),
+    )
   }
 }
 
@@ -141,10 +149,13 @@ function rangeKey(file: FileState, offset: number, length: number): number {
   return joined(a, b)
 }
 
-function unpack(bytes: Uint8Array, clusterSize: number): Int32Array | undefined {
-  let plain: Uint8Array
+const zstd = await loadCodec('zstd')
+
+function unpack(bytes: Uint8Array, clusterSize: number, isZstd: boolean): Int32Array | undefined {
+  let plain = new Uint8Array(clusterSize)
   try {
-    plain = inflateRawSync(bytes, { maxOutputLength: clusterSize, finishFlush: 2 })
+    if (isZstd) zstd.decompress(bytes, plain)
+    else plain = inflateRawSync(bytes, { maxOutputLength: clusterSize, finishFlush: 2 })
   } catch {
     return undefined
   }
@@ -190,7 +201,6 @@ function parseL2(
     }
     if (extended) {
       if ((zeroes & allocated) !== 0) error = 'subcluster both zero and allocated'
-      if (offset === 0 && allocated !== 0) error = 'subclusters allocated without a cluster'
       list.push(index, KIND.subclusters, offset, copied, zeroes, allocated)
     } else {
       list.push(index, (lo & 1) === 1 ? KIND.zero : KIND.normal, offset, copied, 0, 0)

@@ -23,9 +23,9 @@ export interface ToolEnd {
 }
 
 /** Runs a tool. */
-export function runTool(command: string, args: readonly string[]): Promise<ToolEnd> {
+export function runTool(command: string, args: readonly string[], cwd?: string): Promise<ToolEnd> {
   return new Promise((resolve) => {
-    execFile(command, args, { timeout: 60_000 }, (error, stdout, stderr) => {
+    execFile(command, args, { timeout: 60_000, cwd }, (error, stdout, stderr) => {
       const status = error === null ? 0 : typeof error.code === 'number' ? error.code : 255
       resolve({ status, text: stdout + stderr })
     })
@@ -117,7 +117,9 @@ export class QemuOracle implements Oracle, Disposable {
       if (!existsSync(path)) continue
       // By itself: a base that is named with its whole path is not below this folder.
       const alone = { driver: 'qcow2', backing: null, file: { driver: 'file', filename: path } }
-      const { status, text } = await runTool('qemu-img', ['check', `json:${JSON.stringify(alone)}`])
+      const words = ['check', `json:${JSON.stringify(alone)}`]
+      // QEMU looks for data files where it runs.
+      const { status, text } = await runTool('qemu-img', words, folder)
       wrong =
         status === 0 || (status === 3 && leaks === 'allowed') ? undefined : `${status} ${text}`
       if (wrong === undefined && this.#looks % READ_EVERY === 0) {
@@ -130,7 +132,7 @@ export class QemuOracle implements Oracle, Disposable {
 
   async #read(path: string, folder: string, contents: Int32Array): Promise<string | undefined> {
     const raw = join(folder, 'read.raw')
-    const { status, text } = await runTool('qemu-img', ['convert', '-O', 'raw', path, raw])
+    const { status, text } = await runTool('qemu-img', ['convert', '-O', 'raw', path, raw], folder)
     if (status !== 0) return text.includes('backing file') ? undefined : text
     const bytes = readFileSync(raw)
     const found = await contentsOf({

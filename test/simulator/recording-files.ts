@@ -179,7 +179,7 @@ export class RecordingFiles implements FileSystem {
     const start = this.note({ op: 'flush', file: file.id })
     await this.pause()
     this.note({ op: 'flushed', file: file.id, start, failed })
-    if (failed) throw new IoError('IO_FAILED', 'flush failed: Input/output error')
+    if (failed) throw new IoError('FLUSH_FAILED', 'flush failed: Input/output error')
   }
 
   /** Lets others go on, where it matters in which order things happen. */

@@ -39,7 +39,7 @@ export interface TaskResult {
 
 /** The geometries on which a workload runs. */
 export function geometriesOf(workload: Workload): readonly string[] {
-  return workload.geometries ?? GEOMETRIES.map(({ name }) => name)
+  return workload.geometries ?? GEOMETRIES.filter((one) => !one.isSpecial).map(({ name }) => name)
 }
 
 /** Every workload whose name begins with `verb`, on each of its geometries. */

@@ -34,6 +34,8 @@ describe('a flush that fails', () => {
     'bitmap-session',
     'commit',
     'convert',
+    'checkpoint-rename-internal',
+    'checkpoint-to-internal-external',
   ]
   test.each(verbs)('is reported by %s, whichever it is, and costs nothing', async (name) => {
     const geometry = '4k'

@@ -294,6 +294,23 @@ describe('FileDevice', () => {
     await device.close()
   })
 
+  it('does not wait with a small write for large ones that are under way', async () => {
+    const file = await nodeFiles.open(path, 'create-new')
+    const inline: number[] = []
+    const writeSync = file.writeSync.bind(file)
+    file.writeSync = (source, position) => {
+      inline.push(position)
+      return writeSync(source, position)
+    }
+    await using under = new FileDevice(file, await file.stat(), { growable: true })
+    const large = under.write(0, pattern(1_000_000, 1))
+    await Promise.all([large, under.write(1_000_000, pattern(10, 2))])
+    await under.write(1_000_010, pattern(10, 3))
+    expect(inline).toEqual([1_000_010])
+    const parts = [pattern(1_000_000, 1), pattern(10, 2), pattern(10, 3)]
+    expectBytes(await readAll(under), new Uint8Array(Buffer.concat(parts)))
+  })
+
   it('opens neither folders nor pipes nor what is not there', async () => {
     const refused = (where: string, code: string) =>
       expect(FileDevice.open(nodeFiles, where)).rejects.toMatchObject({ name: 'UsageError', code })

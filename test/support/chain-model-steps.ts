@@ -13,7 +13,18 @@ const KIB = 1024
 export const VERBS = [
   ...(['session', 'session', 'session', 'session', 'session'] as const),
   ...(['snapshot', 'snapshot', 'apply', 'apply', 'delete'] as const),
-  ...(['commit', 'commit', 'commit', 'rebase', 'rebase', 'rebase', 'rename', 'stream'] as const),
+  ...([
+    'commit',
+    'commit',
+    'commit',
+    'rebase',
+    'rebase',
+    'rebase',
+    'rename',
+    'stream',
+    'pull',
+    'push',
+  ] as const),
   ...(['compact', 'compact', 'grow', 'shrink', 'amend', 'amend'] as const),
   ...([
     'bitmap',
@@ -41,6 +52,8 @@ export interface LayerShape {
   readonly options: Omit<CreateOptions, 'size'>
   readonly size: number
   readonly parent: number
+  /** Where guest data lies. */
+  readonly data?: 'inside' | 'external' | 'external-raw'
 }
 
 /** A tree before the first step: the first file is raw or not, the others stand on one another. */
@@ -49,45 +62,79 @@ export interface TreeShape {
   readonly layers: readonly LayerShape[]
 }
 
-/** Layouts of one layer. */
-export const layerArbitrary: fc.Arbitrary<LayerShape> = fc
-  .record({
-    cluster: fc.constantFrom(512, 1 * KIB, 4 * KIB, 4 * KIB, 16 * KIB, 64 * KIB),
-    version: fc.constantFrom(3 as const, 3 as const, 3 as const, 2 as const),
-    refcountBits: fc.constantFrom(16, 16, 16, 1, 2, 4, 8, 32, 64),
-    extendedL2: fc.boolean(),
-    lazyRefcounts: fc.boolean(),
-    compressionType: fc.constantFrom('zlib' as const, 'zstd' as const),
-    sectors: fc.integer({ min: 60, max: 400 }),
-    parent: fc.nat(3),
-  })
-  .map(({ cluster, version, sectors, parent, ...rest }) => ({
-    options: {
-      clusterSize: cluster,
-      version,
-      ...(version === 2 ? {} : { ...rest, extendedL2: rest.extendedL2 && cluster >= 16 * KIB }),
-    },
-    size: sectors * 512 * (cluster > 16 * KIB ? 2 : 1),
-    parent,
-  }))
+function layerArbitrary(
+  cluster: fc.Arbitrary<number>,
+  sectors: fc.Arbitrary<number>,
+): fc.Arbitrary<LayerShape> {
+  return fc
+    .record({
+      cluster,
+      version: fc.constantFrom(3 as const, 3 as const, 3 as const, 2 as const),
+      refcountBits: fc.constantFrom(16, 16, 16, 1, 2, 4, 8, 32, 64),
+      extendedL2: fc.boolean(),
+      lazyRefcounts: fc.boolean(),
+      compressionType: fc.constantFrom('zlib' as const, 'zstd' as const),
+      data: fc.constantFrom(...INSIDE, 'external' as const, 'external-raw' as const),
+      sectors,
+      parent: fc.nat(3),
+    })
+    .map(({ cluster, version, sectors, parent, data, ...rest }) => ({
+      options: {
+        clusterSize: cluster,
+        version,
+        ...(version === 2 ? {} : { ...rest, extendedL2: rest.extendedL2 && cluster >= 16 * KIB }),
+      },
+      data: version === 2 ? 'inside' : data,
+      size: sectors * 512 * (cluster > 16 * KIB ? 2 : 1),
+      parent,
+    }))
+}
+
+/** Data in a file of its own is the exception. */
+const INSIDE = new Array<'inside'>(10).fill('inside')
 
 /** Trees of 1 to 8 files. */
-export const treeArbitrary: fc.Arbitrary<TreeShape> = fc.record({
-  rawBase: fc.boolean(),
-  layers: fc.array(layerArbitrary, { minLength: 1, maxLength: 8, size: 'max' }),
-})
+export const treeArbitrary: fc.Arbitrary<TreeShape> = treeOf(
+  layerArbitrary(
+    fc.constantFrom(512, 1 * KIB, 4 * KIB, 4 * KIB, 16 * KIB, 64 * KIB),
+    fc.integer({ min: 60, max: 400 }),
+  ),
+  8,
+)
+
+/** Trees of 1 to 4 small files, now and then with the largest clusters. */
+export const smallTreeArbitrary: fc.Arbitrary<TreeShape> = treeOf(
+  layerArbitrary(
+    fc.oneof(
+      { arbitrary: fc.constantFrom(512, 1 * KIB, 2 * KIB, 4 * KIB), weight: 100 },
+      { arbitrary: fc.constantFrom(16 * KIB, 64 * KIB), weight: 20 },
+      { arbitrary: fc.constant(2048 * KIB), weight: 1 },
+    ),
+    fc.integer({ min: 24, max: 120 }),
+  ),
+  4,
+)
+
+function treeOf(layer: fc.Arbitrary<LayerShape>, maxLength: number): fc.Arbitrary<TreeShape> {
+  return fc.record({
+    rawBase: fc.boolean(),
+    layers: fc.array(layer, { minLength: 1, maxLength, size: 'max' }),
+  })
+}
 
 /** Sequences of steps. */
-export const chainStepsArbitrary: fc.Arbitrary<readonly ChainStep[]> = fc.array(
-  fc.record({
-    verb: fc.constantFrom(...VERBS),
-    file: fc.nat(9999),
-    a: fc.nat(9999),
-    b: fc.nat(9999),
-    c: fc.nat(9999),
-  }),
-  { minLength: 12, maxLength: 32, size: 'max' },
-)
+export function chainSteps(
+  minLength: number,
+  maxLength: number,
+): fc.Arbitrary<readonly ChainStep[]> {
+  const number = fc.nat(9999)
+  const verb = fc.constantFrom(...VERBS)
+  const step = fc.record({ verb, file: number, a: number, b: number, c: number })
+  return fc.array(step, { minLength, maxLength, size: 'max' })
+}
+
+/** Sequences of 12 to 32 steps. */
+export const chainStepsArbitrary = chainSteps(12, 32)
 
 /** A request of a session. */
 export interface ChainRequest {

@@ -1,15 +1,19 @@
 /** The verbs of the chain model: each chooses by the numbers of a step, does its work in the engine, and says what it means. */
 
+import { dirname } from 'node:path'
 import {
   commitLayer,
   convertToNew,
   openChain,
   planRelocation,
+  pullLayer,
+  pushLayer,
   rebaseLayer,
   relocate,
+  settlePushed,
   streamLayer,
 } from '../../src/chain/index.ts'
-import type { AmendOptions, BitmapChange } from '../../src/qcow2/index.ts'
+import type { AmendOptions, BitmapChange, Qcow2Image } from '../../src/qcow2/index.ts'
 import { ModelFile, resized } from './chain-model.ts'
 import { type ChainStep, requestsOf } from './chain-model-steps.ts'
 import { type ChainWalk, DEPTH, FOLDERS } from './chain-model-walk.ts'
@@ -59,14 +63,19 @@ const session: Verb = async (walk, file, step) => {
   })
 }
 
+/** Few bits of a refcount may not hold one reference more. */
+function overflow({ header }: Qcow2Image): string[] {
+  return header.refcountOrder <= 2 ? ['REFCOUNT_OVERFLOW'] : []
+}
+
 const snapshot: Verb = async (walk, file, { a }) => {
   const name = `s${a}`
   if (file.snapshots.has(name) || file.snapshots.size > 3) return
-  const isDone = await walk.image(file, async (image) =>
-    walk.attempt('snapshot', image.header.refcountOrder <= 2 ? ['REFCOUNT_OVERFLOW'] : [], () =>
-      image.createSnapshot({ name }),
-    ),
-  )
+  const isOutside = file.dataPath !== undefined
+  const isDone = await walk.image(file, async (image) => {
+    const codes = isOutside ? ['EXTERNAL_DATA'] : overflow(image)
+    return walk.attempt('snapshot', codes, () => image.createSnapshot({ name }), isOutside)
+  })
   if (isDone) file.snapshots.set(name, file.content)
 }
 
@@ -74,7 +83,7 @@ const apply: Verb = async (walk, file, { a }) => {
   const name = choose([...file.snapshots.keys()], a)
   if (name === undefined || !(await walk.mayChange(file))) return
   const isDone = await walk.image(file, async (image) => {
-    const codes = image.header.refcountOrder <= 2 ? ['REFCOUNT_OVERFLOW'] : []
+    const codes = overflow(image)
     const record = image.snapshots.find((one) => one.name === name)
     return walk.attempt('apply', codes, () => image.applySnapshot(record!))
   })
@@ -144,6 +153,7 @@ const rebase: Verb = async (walk, file, { a, b, c }) => {
   const base = a % 4 === 0 ? undefined : choose(tree.files.filter(fits), b)
   const wanted = base && { name: walk.nameFrom(file.path, base), format: base.format }
   const codes = file.snapshots.size > 0 ? ['LAYER_HAS_SNAPSHOTS'] : []
+  if (file.dataPath !== undefined && file.base === undefined) codes.push('DATA_FILE_RAW')
   const options = { ...use, compress: c % 4 === 1 }
   const isDone = await walk.attempt('rebase', codes, () => rebaseLayer(file.path, wanted, options))
   if (isDone) file.base = base
@@ -171,6 +181,38 @@ const stream: Verb = async (walk, file, { a, c }) => {
   const options = { ...walk.use, base: base?.path, compress: c % 4 === 0 }
   const isDone = await walk.attempt('stream', codes, () => streamLayer(file.path, options))
   if (isDone) file.base = base
+}
+
+/** Takes the layer below out of the chain, for all views of this image. */
+const pull: Verb = async (walk, file) => {
+  const { base } = file
+  const codes = base === undefined ? ['NO_BACKING'] : ['REFCOUNT_OVERFLOW']
+  const work = () => pullLayer(file.path, walk.use)
+  if (await walk.attempt('pull', codes, work, base === undefined)) file.base = base?.base
+}
+
+/** Makes the layer below what this image is; only where nobody else would notice. */
+const push: Verb = async (walk, file) => {
+  const { tree, use } = walk
+  const { base } = file
+  const others = base === undefined ? [] : tree.above(base).filter((one) => one.base === base)
+  if (base === undefined || others.length !== 1) return
+  const codes = ['PUSH_IMPOSSIBLE', 'REFCOUNT_OVERFLOW']
+  const work = async () => {
+    await pushLayer(file.path, use)
+    await settlePushed(file.path, use)
+  }
+  if (!(await walk.attempt('push', codes, work))) return
+  base.become(file.content)
+  for (const [name, { enabled, granularity, truth }] of file.bitmaps) {
+    const there = base.bitmaps.get(name)
+    const united = truth.map((bit, at) => bit | (there?.truth[at] ?? 0))
+    const isFine = there !== undefined
+    base.bitmaps.set(name, {
+      ...{ enabled, truth: united },
+      granularity: isFine ? there.granularity : granularity,
+    })
+  }
 }
 
 const compact: Verb = async (walk, file, { a, b }) => {
@@ -268,7 +310,17 @@ const move: Verb = async (walk, file, { a }) => {
   const extension = file.format === 'raw' ? 'raw' : 'qcow2'
   const name = walk.freshPath(extension).split('/').at(-1)
   const to = `${FOLDERS[a % FOLDERS.length]}/${name}`
-  const plan = await planRelocation(file.path, to, { files, folders: FOLDERS })
+  const planning = planRelocation(file.path, to, { files, folders: FOLDERS })
+  if (file.dataPath !== undefined && dirname(to) !== dirname(file.path)) {
+    // The name of a data file is not rewritten.
+    const error = await planning.then(
+      () => undefined,
+      (reason) => reason,
+    )
+    if (error?.code !== 'NAME_NOT_REWRITABLE') throw error ?? new Error('model: it was to refuse')
+    return
+  }
+  const plan = await planning
   await walk.attempt('relocate', [], () => relocate(plan, { files }))
   file.path = to
 }
@@ -300,20 +352,34 @@ async function removeLeaf(walk: ChainWalk, number: number): Promise<void> {
   )
   if (leaf === undefined || tree.files.length < 2) return
   await files.unlink(leaf.path)
+  if (leaf.dataPath !== undefined) await files.unlink(leaf.dataPath)
   tree.files.splice(tree.files.indexOf(leaf), 1)
 }
 
-const overlay: Verb = async (walk, file, { a, b }) => {
+const overlay: Verb = async (walk, file, { a, b, c }) => {
   const { tree } = walk
   if (tree.files.length >= FILE_LIMIT) return removeLeaf(walk, a)
   if (file.chain.length >= DEPTH) return
   const clusterSize = [512, 1024, 4096, 16384, 65536][b % 5] ?? 4096
   const options = { clusterSize, extendedL2: clusterSize >= 16384 && a % 2 === 0 }
   const size = a % 3 === 0 ? file.content.length : 512 * (40 + (a % 400))
-  await walk.createOverlay(file, { options, size })
+  const data = c % 8 === 0 ? 'external' : 'inside'
+  await walk.createOverlay(file, { options, size, data })
 }
 
 const DO: Readonly<Record<ChainStep['verb'], Verb>> = {
-  ...{ session, snapshot, apply, delete: remove, commit, rebase, rename, stream, compact },
+  ...{
+    session,
+    snapshot,
+    apply,
+    delete: remove,
+    commit,
+    rebase,
+    rename,
+    stream,
+    pull,
+    push,
+    compact,
+  },
   ...{ grow: resize(false), shrink: resize(true), amend, bitmap, relocate: move, convert, overlay },
 }

@@ -3,7 +3,7 @@
  * is compared, every file that was written is checked, and a verb that was refused must have changed nothing.
  */
 
-import { dirname, relative } from 'node:path'
+import { basename, dirname, relative } from 'node:path'
 import { expect } from 'vitest'
 import { bytesEqual } from '../../src/base/bytes.ts'
 import { CowpointError } from '../../src/base/errors.ts'
@@ -59,26 +59,37 @@ export class ChainWalk {
   /** Creates an image on a base, or on nothing, and writes some bytes into it. */
   async createOverlay(
     base: ModelFile | undefined,
-    { options, size }: Pick<TreeShape['layers'][number], 'options' | 'size'>,
+    { options, size, data = 'inside' }: Omit<TreeShape['layers'][number], 'parent'>,
   ): Promise<void> {
     const path = this.freshPath('qcow2')
-    const device = await FileDevice.open(this.files, path, { create: 'new', growable: true })
+    const make = (name: string) =>
+      FileDevice.open(this.files, name, { create: 'new', growable: true })
+    const device = await make(path)
+    const dataPath = data === 'inside' ? undefined : `${path}.data`
+    const dataDevice = dataPath === undefined ? undefined : await make(dataPath)
+    const dataFile = dataDevice && {
+      ...{ name: basename(dataPath ?? ''), device: dataDevice },
+      // Below it nothing may be read.
+      raw: data === 'external-raw' && base === undefined,
+    }
     if (base === undefined) {
-      await createQcow2(device, { size, ...options })
+      await createQcow2(device, { size, ...options, dataFile })
     } else {
       await using chain = await openChain(base.path, { ...this.use, format: base.format })
       const name = this.nameFrom(path, base)
       const extension = await fingerprintOf(chain.active, name)
       await createQcow2(device, {
-        ...{ size, ...options, backing: { name, format: base.format } },
+        ...{ size, ...options, dataFile, backing: { name, format: base.format } },
         ...(extension === undefined ? {} : { extensions: [extension] }),
       })
     }
     await device.close()
+    await dataDevice?.close()
     const below = base?.content ?? new Uint8Array(0)
     const bytes = new Uint8Array(size)
     bytes.set(below.subarray(0, size))
     const file = new ModelFile(path, 'qcow2', bytes, base)
+    file.dataPath = dataPath
     this.tree.files.push(file)
     const seed = this.#count * 37
     const start = Math.floor(size / 3 / 512) * 512
@@ -191,12 +202,15 @@ export class ChainWalk {
     const changed = this.files.changed
     const about = step === undefined ? 'after all' : `after ${step.verb}`
     for (const file of this.tree.files) {
-      if (!file.chain.some(({ path }) => changed.has(path)) && step !== undefined) continue
+      const isChanged = file.chain.some(
+        ({ path, dataPath }) => changed.has(path) || (dataPath && changed.has(dataPath)),
+      )
+      if (!isChanged && step !== undefined) continue
       await this.#compare(file, about)
       if (file.format === 'qcow2') await this.#check(file, about)
     }
     changed.clear()
-    expect(this.files.paths).toEqual(this.tree.files.map(({ path }) => path).sort())
+    expect(this.files.paths).toEqual(this.tree.paths)
   }
 
   async #compare(file: ModelFile, about: string): Promise<void> {
@@ -243,7 +257,11 @@ export class ChainWalk {
 
   async #check(file: ModelFile, about: string): Promise<void> {
     await using device = await FileDevice.open(this.files, file.path)
-    const { corruptions, leaks, checkErrors, findings } = await checkImage(device)
+    const { dataPath } = file
+    const dataFile = dataPath && (await FileDevice.open(this.files, dataPath))
+    const options = dataFile ? { dataFile } : {}
+    const { corruptions, leaks, checkErrors, findings } = await checkImage(device, options)
+    if (dataFile) await dataFile.close()
     const messages = findings.map(({ message }) => message).slice(0, 3)
     const sound = { corruptions: 0, leaks: 0, checkErrors: 0, messages: [] }
     expect({ corruptions, leaks, checkErrors, messages }, `${about}, ${file.path}`).toEqual(sound)

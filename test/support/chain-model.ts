@@ -19,6 +19,8 @@ export class ModelFile {
   readonly format: 'raw' | 'qcow2'
   content: Uint8Array
   base: ModelFile | undefined
+  /** Where its guest data lies, if not in the file itself. */
+  dataPath: string | undefined
   readonly snapshots = new Map<string, Uint8Array>()
   readonly bitmaps = new Map<string, ModelBitmap>()
 
@@ -99,6 +101,11 @@ export function missedSector(
 /** A tree of files. */
 export class ModelTree {
   readonly files: ModelFile[] = []
+
+  /** The paths of all files, in order. */
+  get paths(): string[] {
+    return this.files.flatMap(({ path, dataPath }) => (dataPath ? [path, dataPath] : [path])).sort()
+  }
 
   /** All that stand on a file, directly or through others. */
   above(file: ModelFile): ModelFile[] {

@@ -9,6 +9,7 @@ import {
   CheckpointCatalogue,
   type CheckpointNode,
   type CheckpointPlace,
+  createCheckpoint,
 } from '../../src/checkpoint/index.ts'
 import { checkImage, createQcow2 } from '../../src/qcow2/index.ts'
 import { FileDevice, type FileSystem } from '../../src/storage/index.ts'
@@ -21,6 +22,9 @@ export interface DiskShape {
   readonly extendedL2?: boolean
   readonly version?: 2 | 3
   readonly refcountBits?: number
+  readonly compressionType?: 'zlib' | 'zstd'
+  /** All disks begin as raw files, each under an overlay. */
+  readonly isRaw?: boolean
 }
 
 /** What a checkpoint reads as on each disk; by its name. */
@@ -59,16 +63,32 @@ export class CheckpointModel {
     const files = new DiskFiles()
     await files.makeFolder('/vm')
     const images = shapes.map((_, index) => `/vm/disk${index}.qcow2`)
+    const isRaw = shapes.some((shape) => shape.isRaw)
+    const current = shapes.map(({ size }) => new Uint8Array(size).fill(isRaw ? 9 : 0))
+    const model = new CheckpointModel(files, images, current)
+    if (isRaw) {
+      await model.#standOnRaw()
+      return model
+    }
     for (const [index, path] of images.entries()) {
       const file = await FileDevice.open(files, path, { create: 'new', growable: true })
       await createQcow2(file, shapes[index] as DiskShape)
       await file.close()
     }
-    return new CheckpointModel(
-      files,
-      images,
-      shapes.map(({ size }) => new Uint8Array(size)),
-    )
+    return model
+  }
+
+  /** Raw disks as the first checkpoint, and an overlay on each. */
+  async #standOnRaw(): Promise<void> {
+    const { files, images } = this
+    const bases = images.map((path) => path.replace('.qcow2', '.base.raw'))
+    for (const [index, path] of bases.entries()) {
+      files.put(path, this.current[index] as Uint8Array)
+    }
+    const catalogue = await CheckpointCatalogue.find({ images: bases, files, format: 'raw' })
+    const date = new Date(this.time)
+    await createCheckpoint(catalogue, { name: 'raw', overlays: images, date })
+    this.noteCheckpoint('raw')
   }
 
   /** An independent copy, files included. */
@@ -165,6 +185,7 @@ export class CheckpointModel {
     for (const layer of survey.layers.values()) {
       expect(needed.has(layer.key), `${label}: ${layer.path} is needed`).toBe(true)
       expect(layer.otherPaths, `${label}: other names of ${layer.path}`).toEqual([])
+      if (layer.format === 'raw') continue
       await using file = await FileDevice.open(files, layer.path)
       const { corruptions, checkErrors, leaks } = await checkImage(file)
       expect([corruptions, checkErrors, leaks], `${label}: check of ${layer.path}`).toEqual([

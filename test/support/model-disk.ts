@@ -1,8 +1,11 @@
 /**
- * A disk in memory that says what a qcow2 image must read as: bytes by sector, named snapshots with their sizes, a
+ * A disk in memory that says what a qcow2 image must read as: bytes by page, named snapshots with their sizes, a
  * fixed backing content below. It knows nothing of clusters, except where discard shows them (`ModelDisk.discard`).
  * Model-based tests run the same operations on it and on an image and compare.
  */
+
+/** What is copied on a change; smaller pages cost more look-ups, larger ones more copying. */
+const PAGE = 2048
 
 const SECTOR = 512
 
@@ -17,7 +20,7 @@ export type ModelBacking = Uint8Array
 
 interface State {
   readonly size: number
-  readonly sectors: ReadonlyMap<number, Uint8Array>
+  readonly pages: ReadonlyMap<number, Uint8Array>
 }
 
 /** A snapshot in the model. Names are unique here; qcow2 itself does not demand it. */
@@ -28,11 +31,11 @@ export interface ModelSnapshot {
 
 /** The model; every method takes any byte range inside the disk. */
 export class ModelDisk {
-  readonly geometry: ModelGeometry
+  geometry: ModelGeometry
   readonly #backing: ModelBacking | undefined
   #size: number
-  /** Sectors that this layer says something about; a missing one is the backing's. Never changed in place. */
-  #sectors = new Map<number, Uint8Array>()
+  /** Pages that this layer says something about; a missing one is the backing's. Never changed in place. */
+  #pages = new Map<number, Uint8Array>()
   readonly #snapshots = new Map<string, State>()
 
   constructor(size: number, geometry: ModelGeometry, backing?: ModelBacking) {
@@ -53,7 +56,7 @@ export class ModelDisk {
   /** The bytes of a range, in a buffer of the caller's own. */
   read(offset: number, length: number): Uint8Array {
     this.#demandRange(offset, length)
-    return this.#readFrom({ size: this.#size, sectors: this.#sectors }, offset, length)
+    return this.#readFrom({ size: this.#size, pages: this.#pages }, offset, length)
   }
 
   /** The whole disk. */
@@ -73,15 +76,15 @@ export class ModelDisk {
 
   write(offset: number, source: Uint8Array): void {
     this.#demandRange(offset, source.length)
-    this.#change(offset, source.length, (sector, at, from, length) =>
-      sector.set(source.subarray(from, from + length), at),
+    this.#change(offset, source.length, (page, at, from, length) =>
+      page.set(source.subarray(from, from + length), at),
     )
   }
 
   /** Makes exactly the range read as zeroes. */
   zero(offset: number, length: number): void {
     this.#demandRange(offset, length)
-    this.#change(offset, length, (sector, at, _from, part) => sector.fill(0, at, at + part))
+    this.#change(offset, length, (page, at, _from, part) => page.fill(0, at, at + part))
   }
 
   /**
@@ -104,7 +107,7 @@ export class ModelDisk {
   /** An independent disk of the same content, snapshots and all. */
   clone(): ModelDisk {
     const copy = new ModelDisk(this.#size, this.geometry, this.#backing)
-    copy.#sectors = new Map(this.#sectors)
+    copy.#pages = new Map(this.#pages)
     for (const [name, state] of this.#snapshots) copy.#snapshots.set(name, state)
     return copy
   }
@@ -113,9 +116,9 @@ export class ModelDisk {
   resize(size: number): void {
     const old = this.#size
     if (size < old) {
-      const kept = [...this.#sectors].filter(([index]) => index * SECTOR < size)
-      this.#sectors = new Map(kept)
-      this.#size = Math.min(old, Math.ceil(size / SECTOR) * SECTOR)
+      const kept = [...this.#pages].filter(([index]) => index * PAGE < size)
+      this.#pages = new Map(kept)
+      this.#size = Math.min(old, Math.ceil(size / PAGE) * PAGE)
       if (this.#size > size) this.zero(size, this.#size - size)
     }
     this.#size = size
@@ -126,20 +129,47 @@ export class ModelDisk {
   /** Takes a snapshot of content and size. */
   createSnapshot(name: string): void {
     if (this.#snapshots.has(name)) throw new Error(`model: snapshot ${name} exists`)
-    this.#snapshots.set(name, { size: this.#size, sectors: new Map(this.#sectors) })
+    this.#snapshots.set(name, { size: this.#size, pages: new Map(this.#pages) })
   }
 
   /** Returns content and size to what they were at the snapshot. */
   applySnapshot(name: string): void {
     const state = this.#state(name)
     this.#size = state.size
-    this.#sectors = new Map(state.sectors)
+    this.#pages = new Map(state.pages)
   }
 
   /** Forgets the snapshot; content stays. */
   deleteSnapshot(name: string): void {
     this.#state(name)
     this.#snapshots.delete(name)
+  }
+
+  /** Gives a snapshot another name; its place among the others stays. */
+  renameSnapshot(name: string, to: string): void {
+    this.#state(name)
+    const all = [...this.#snapshots]
+    this.#snapshots.clear()
+    for (const [one, state] of all) this.#snapshots.set(one === name ? to : one, state)
+  }
+
+  /** Calls `visit` with each sector that reads differently than on `before`; past an end, zeroes are read. */
+  visitChanges(before: ModelDisk, visit: (sector: number) => void): void {
+    for (const index of new Set([...this.#pages.keys(), ...before.#pages.keys()])) {
+      const [was, is] = [before.#page(index), this.#page(index)]
+      if (is === was && before.#size === this.#size) continue
+      const oldEnd = before.#size - index * PAGE
+      const end = Math.min(PAGE, this.#size - index * PAGE)
+      for (let at = 0; at < end; at++) {
+        if ((is?.[at] ?? 0) === (at < oldEnd ? (was?.[at] ?? 0) : 0)) continue
+        visit((index * PAGE + at - (at % SECTOR)) / SECTOR)
+        at += SECTOR - 1 - (at % SECTOR)
+      }
+    }
+  }
+
+  #page(index: number): Uint8Array | undefined {
+    return this.#pages.get(index) ?? this.#backingPage(index)
   }
 
   #state(name: string): State {
@@ -156,43 +186,43 @@ export class ModelDisk {
 
   #readFrom(state: State, offset: number, length: number): Uint8Array {
     const target = new Uint8Array(length)
-    for (let index = Math.floor(offset / SECTOR); index * SECTOR < offset + length; index++) {
-      const sector = state.sectors.get(index) ?? this.#backingSector(index)
-      if (sector === undefined) continue
-      const from = Math.max(0, offset - index * SECTOR)
-      const to = Math.min(SECTOR, offset + length - index * SECTOR)
-      target.set(sector.subarray(from, to), index * SECTOR + from - offset)
+    for (let index = Math.floor(offset / PAGE); index * PAGE < offset + length; index++) {
+      const page = state.pages.get(index) ?? this.#backingPage(index)
+      if (page === undefined) continue
+      const from = Math.max(0, offset - index * PAGE)
+      const to = Math.min(PAGE, offset + length - index * PAGE)
+      target.set(page.subarray(from, to), index * PAGE + from - offset)
     }
     return target
   }
 
-  #backingSector(index: number): Uint8Array | undefined {
-    const part = this.#backing?.subarray(index * SECTOR, (index + 1) * SECTOR)
+  #backingPage(index: number): Uint8Array | undefined {
+    const part = this.#backing?.subarray(index * PAGE, (index + 1) * PAGE)
     if (part === undefined || part.length === 0) return undefined
-    if (part.length === SECTOR) return part
-    const whole = new Uint8Array(SECTOR)
+    if (part.length === PAGE) return part
+    const whole = new Uint8Array(PAGE)
     whole.set(part)
     return whole
   }
 
-  /** Calls `edit` with a private copy of each sector of the range: place in it, place in the range, length. */
+  /** Calls `edit` with a private copy of each page of the range: place in it, place in the range, length. */
   #change(
     offset: number,
     length: number,
-    edit: (sector: Uint8Array, at: number, from: number, length: number) => void,
+    edit: (page: Uint8Array, at: number, from: number, length: number) => void,
   ): void {
     // One buffer for all: thousands of small ones would keep the collector busy.
-    const first = Math.floor(offset / SECTOR)
-    const slab = new Uint8Array(Math.ceil((offset + length) / SECTOR) * SECTOR - first * SECTOR)
+    const first = Math.floor(offset / PAGE)
+    const slab = new Uint8Array(Math.ceil((offset + length) / PAGE) * PAGE - first * PAGE)
     let from = 0
     while (from < length) {
-      const index = Math.floor((offset + from) / SECTOR)
-      const at = offset + from - index * SECTOR
-      const part = Math.min(SECTOR - at, length - from)
-      const sector = slab.subarray((index - first) * SECTOR, (index - first + 1) * SECTOR)
-      sector.set(this.#sectors.get(index) ?? this.#backingSector(index) ?? [])
-      edit(sector, at, from, part)
-      this.#sectors.set(index, sector)
+      const index = Math.floor((offset + from) / PAGE)
+      const at = offset + from - index * PAGE
+      const part = Math.min(PAGE - at, length - from)
+      const page = slab.subarray((index - first) * PAGE, (index - first + 1) * PAGE)
+      page.set(this.#page(index) ?? [])
+      edit(page, at, from, part)
+      this.#pages.set(index, page)
       from += part
     }
   }

@@ -145,8 +145,17 @@ export function isCi(): boolean {
  * test that says so; where CI is set it throws, so that the file fails.
  */
 export function describeWithQemu(name: string, fn: () => void, ...others: readonly string[]): void {
-  const tools = ['qemu-img', 'qemu-io', ...others]
-  if (hasQemu(...others)) {
+  describeWhere(hasQemu(...others), name, ['qemu-img', 'qemu-io', ...others], fn)
+}
+
+/** The same for whatever else a test needs, of which the caller says whether it is there. */
+export function describeWhere(
+  isThere: boolean,
+  name: string,
+  tools: readonly string[],
+  fn: () => void,
+): void {
+  if (isThere) {
     describe(name, fn)
   } else if (isCi()) {
     throw new Error(`${name}: CI is set, and one of these is missing: ${tools.join(', ')}`)

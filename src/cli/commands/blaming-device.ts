@@ -1,6 +1,6 @@
 /** A device whose failures say which image they are about, where several are worked on at once. */
 
-import { type BlockDevice, type Extent, SliceDevice } from '../../block/index.ts'
+import { type BlockDevice, beginRead, type Extent, SliceDevice } from '../../block/index.ts'
 import { blame } from '../exit.ts'
 
 /** What is said about a failure. */
@@ -13,15 +13,26 @@ export interface BlameWords {
 
 /** Reads of another device, each failure with its subject. It does not own the device. */
 export class BlamingDevice extends SliceDevice {
+  readonly #device: BlockDevice
   readonly #words: BlameWords
 
   constructor(device: BlockDevice, words: BlameWords) {
     super(device, { writable: false })
+    this.#device = device
     this.#words = words
   }
 
   override read(offset: number, target: Uint8Array): Promise<void> {
     return this.#blame(super.read(offset, target), this.#words.status?.notRead)
+  }
+
+  readNow(offset: number, target: Uint8Array): Promise<void> | undefined {
+    try {
+      const rest = beginRead(this.#device, offset, target)
+      return rest && this.#blame(rest, this.#words.status?.notRead)
+    } catch (error) {
+      throw this.#blamed(error, this.#words.status?.notRead)
+    }
   }
 
   override extents(offset: number, length: number): Promise<readonly Extent[]> {
@@ -32,8 +43,12 @@ export class BlamingDevice extends SliceDevice {
     try {
       return await work
     } catch (error) {
-      const { subject } = this.#words
-      throw blame(error, { subject, ...(status === undefined ? {} : { status }) })
+      throw this.#blamed(error, status)
     }
+  }
+
+  #blamed(error: unknown, status: number | undefined): unknown {
+    const { subject } = this.#words
+    return blame(error, { subject, ...(status === undefined ? {} : { status }) })
   }
 }

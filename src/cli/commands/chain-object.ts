@@ -25,7 +25,7 @@ export function familyObject({ members, skipped, isComplete }: Family): object {
       ...(member.backing === undefined ? {} : { backing: link(member.backing) }),
       ...(member.dataFile === undefined ? {} : { 'data-file': link(member.dataFile) }),
     })),
-    skipped,
+    skipped: skipped.map(({ path, reason }) => ({ path, reason })),
     complete: isComplete,
   }
 }

@@ -2,12 +2,13 @@
 
 import { roundDown } from '../../base/bytes.ts'
 import { ImageError } from '../../base/errors.ts'
-import { type MapExtent, mapBatches } from '../../chain/index.ts'
+import { type MapRun, mapBatches } from '../../chain/index.ts'
 import { defineCommand } from '../command.ts'
 import { converted, humanOrJson } from '../options.ts'
 import type { Output } from '../output.ts'
 import { warnOfBases } from './base-warning.ts'
 import { imageSourceOptions, openImage } from './image-source.ts'
+import { MapJson } from './map-json.ts'
 import { sizeArgument } from './source-options.ts'
 
 /** The verb `map`. */
@@ -40,7 +41,7 @@ export const command = defineCommand({
     await using chain = await openImage(name, options)
     await warnOfBases(chain, context)
     const printer =
-      options.output === 'json' ? jsonPrinter(context.stdout) : linePrinter(context.stdout)
+      options.output === 'json' ? new MapJson(context.stdout) : linePrinter(context.stdout)
     await printer.begin()
     const start = options.startOffset ?? 0
     const size = roundDown(chain.device.size, SECTOR)
@@ -53,7 +54,7 @@ export const command = defineCommand({
       await context.withProgress({ label: 'map', quiet }, async (onProgress) => {
         for await (const runs of mapBatches(chain, start, end - start, { signal })) {
           await printer.runs(runs)
-          const last = runs.at(-1) as MapExtent
+          const last = runs.at(-1) as MapRun
           onProgress({ done: last.start + last.length - start, total: end - start })
         }
       })
@@ -66,18 +67,20 @@ export const command = defineCommand({
 const SECTOR = 512
 
 /** Stands for a range in which nothing is. */
-const NOTHING: Omit<MapExtent, 'start'> = {
+const NOTHING: Omit<MapRun, 'start'> = {
   length: 0,
   depth: 0,
   present: false,
   zero: false,
   data: false,
   compressed: false,
+  offset: undefined,
+  filename: undefined,
 }
 
 interface Printer {
   begin(): Promise<void>
-  runs(runs: readonly MapExtent[]): Promise<void>
+  runs(runs: readonly MapRun[]): Promise<void>
   end(): Promise<void>
 }
 
@@ -106,23 +109,5 @@ function linePrinter(stdout: Output): Printer {
       await stdout.write(text)
     },
     end: async () => {},
-  }
-}
-
-function jsonPrinter(stdout: Output): Printer {
-  let separator = ''
-  return {
-    begin: () => stdout.write('['),
-    runs: (runs) => {
-      let text = ''
-      for (const { start, length, depth, present, zero, data, offset } of runs) {
-        const place = offset === undefined ? '' : `, "offset": ${offset}`
-        const kind = `"present": ${present}, "zero": ${zero}, "data": ${data}`
-        text += `${separator}{ "start": ${start}, "length": ${length}, "depth": ${depth}, ${kind}${place}}`
-        separator = ',\n'
-      }
-      return stdout.write(text)
-    },
-    end: () => stdout.write(']\n'),
   }
 }

@@ -1,6 +1,6 @@
 /** `cowpoint usage`: who holds the space in the file of a qcow2 image, and what would give it back. */
 
-import { CowpointError, UsageError } from '../../base/errors.ts'
+import { CowpointError, IoError, UsageError } from '../../base/errors.ts'
 import type { Compaction } from '../../qcow2/index.ts'
 import { defineCommand } from '../command.ts'
 import { toggle } from '../options.ts'
@@ -54,7 +54,8 @@ async function planned(plan: () => Promise<Compaction>): Promise<Compaction | st
   try {
     return await plan()
   } catch (error) {
-    if (error instanceof CowpointError) return error.message
+    // A file that cannot be read says nothing about compacting.
+    if (error instanceof CowpointError && !(error instanceof IoError)) return error.message
     throw error
   }
 }

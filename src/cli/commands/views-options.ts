@@ -39,7 +39,7 @@ export interface ViewsWish {
 }
 
 /**
- * Refuses where images besides those excepted read the file at `path`; says on stderr where not all could be looked at.
+ * Refuses where images besides those excepted read the file at `path`, or may do so unseen; says on stderr what could not be opened.
  * `action` begins the message: `resize`.
  */
 export async function guardViews(
@@ -51,12 +51,9 @@ export async function guardViews(
   if (wish.unsafe) return
   const { signal } = context
   const found = await guardBase(path, { action, except, folders: wish.search, signal })
-  if (found.isComplete) return
-  const place = found.skipped.at(-1)
-  await context.warn(
-    `overlays may have been missed: ${place?.reason ?? 'not all files were looked at'}`,
-    place?.path ?? path,
-  )
+  for (const { path: place, reason, code } of found.skipped) {
+    if (code === 'ACCESS_DENIED') await context.warn(`left out: ${reason}`, place)
+  }
 }
 
 /**

@@ -11,12 +11,17 @@ import type { Qcow2State } from '../metadata/state.ts'
 
 /** Below this a cluster is packed before another thread has begun with it. */
 const LEAST_ELSEWHERE = 16384
+/** From here on unpacking takes so long that it does not matter where it is done. */
+const UNPACKED_ELSEWHERE = 262144
 const PACKED_AT_A_TIME = 8
+
+/** Where a compressed cluster lies. */
+export type CompressedMapping = Extract<Mapping, { kind: 'compressed' }>
 
 /** Reads part of a compressed cluster: `target.length` bytes from `inCluster` on. */
 export async function readCompressed(
   state: Qcow2State,
-  mapping: Extract<Mapping, { kind: 'compressed' }>,
+  mapping: CompressedMapping,
   inCluster: number,
   target: Uint8Array,
 ): Promise<void> {
@@ -50,7 +55,12 @@ async function unpack(
   // The last sector of the file need not be whole.
   const packed = new Uint8Array(Math.min(length, state.host.size - offset))
   await state.host.device.read(offset, packed)
-  state.codec.decompress(packed, target)
+  const { codec } = state
+  if (target.length < UNPACKED_ELSEWHERE || codec.decompressElsewhere === undefined) {
+    codec.decompress(packed, target)
+  } else {
+    await codec.decompressElsewhere(packed, target)
+  }
 }
 
 /** Packs one cluster, or answers undefined where that saves nothing. */

@@ -11,7 +11,7 @@ import {
 import type { L1Table } from '../metadata/l1-table.ts'
 import type { Qcow2State } from '../metadata/state.ts'
 import type { GuestRange } from './copy-on-write.ts'
-import { privateEntry } from './private-table.ts'
+import { type PrivateEntry, privateEntry } from './private-table.ts'
 import type { WriteRun } from './write.ts'
 
 /** Links a run whose data is written; `range` is what of it now has its content there. The caller holds the mutex. */
@@ -21,8 +21,17 @@ export async function linkRun(
   run: WriteRun,
   range: GuestRange,
 ): Promise<void> {
+  linkEntries(state, await privateEntry(state, l1, run.guestOffset), run, range)
+}
+
+/** As `linkRun`, `entry` being the first one of the run. */
+export function linkEntries(
+  state: Qcow2State,
+  { slice, index }: PrivateEntry,
+  run: WriteRun,
+  range: GuestRange,
+): void {
   const { clusterSize, l2EntrySize, extendedL2 } = state.geometry
-  const { slice, index } = await privateEntry(state, l1, run.guestOffset)
   const { view } = slice
   for (let cluster = 0; cluster < run.clusterCount; cluster++) {
     const at = (index + cluster) * l2EntrySize

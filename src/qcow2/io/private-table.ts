@@ -36,6 +36,18 @@ export async function privateEntry(
   }
 }
 
+/** As `privateEntry`, where nothing must be made or loaded for it; else undefined, and nothing has changed. */
+export function residentEntry(
+  state: Qcow2State,
+  l1: L1Table,
+  guestOffset: number,
+): PrivateEntry | undefined {
+  const { l1Index, sliceOffset, index } = locate(state, l1, guestOffset)
+  if (sliceOffset === 0 || !l1.copied(l1Index)) return undefined
+  const slice = state.tables.peek(sliceOffset)
+  return slice === undefined ? undefined : { l1Index, sliceOffset, index, slice }
+}
+
 /** Takes a cluster and fills it with a copy of the table at `old`, or with nothing. */
 async function newTable(state: Qcow2State, old: number): Promise<number> {
   const { tables, geometry, host, metadata } = state

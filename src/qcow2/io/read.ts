@@ -9,6 +9,7 @@ import type { L1Table } from '../metadata/l1-table.ts'
 import { type Mapping, map, resident } from '../metadata/mapping.ts'
 import type { Qcow2State } from '../metadata/state.ts'
 import { readCompressed } from './compressed.ts'
+import { CompressedBatch } from './compressed-batch.ts'
 
 /** What is read: an L1 table, and the size of the disk that it describes. */
 export interface ReadView {
@@ -60,9 +61,10 @@ export function readGuestNow(
   const { length } = target
   for (let done = 0; done < length; ) {
     const mapping = resident(state, view.l1, offset + done, length - done)
-    if (mapping === undefined) return readOn(state, view, offset, target, done)
-    const part =
-      mapping.length === length ? target : target.subarray(done, done + mapping.length)
+    if (mapping === undefined || isOneOfMany(mapping, length - done)) {
+      return readOn(state, view, offset, target, done)
+    }
+    const part = mapping.length === length ? target : target.subarray(done, done + mapping.length)
     const rest = readRun(state, view.size, mapping, offset + done, part)
     done += mapping.length
     if (rest !== undefined) return readOn(state, view, offset, target, done, rest)
@@ -81,6 +83,7 @@ async function readOn(
 ): Promise<void> {
   const { reads } = state.quarantine
   const epoch = reads.enter()
+  let batch: CompressedBatch | undefined
   try {
     await rest
     for (let at = done; at < target.length; ) {
@@ -89,12 +92,27 @@ async function readOn(
         resident(state, view.l1, offset + at, wanted) ??
         (await map(state, view.l1, offset + at, wanted))
       const part = target.subarray(at, at + mapping.length)
-      await readRun(state, view.size, mapping, offset + at, part)
+      if (mapping.kind === 'compressed' && (batch !== undefined || isOneOfMany(mapping, wanted))) {
+        batch ??= new CompressedBatch(state)
+        await batch.add(mapping, (offset + at) % state.geometry.clusterSize, part)
+      } else {
+        await readRun(state, view.size, mapping, offset + at, part)
+      }
       at += mapping.length
     }
+    await batch?.flush()
+  } catch (error) {
+    // What lies before it on the disk is told first.
+    await batch?.flush()
+    throw error
   } finally {
     reads.leave(epoch)
   }
+}
+
+/** Whether a compressed cluster may have others behind it in a read of `wanted` bytes. */
+function isOneOfMany(mapping: Mapping, wanted: number): boolean {
+  return mapping.kind === 'compressed' && mapping.length < wanted
 }
 
 /** Reads one run; `target` is exactly as long as it. */

@@ -52,11 +52,23 @@ export class Allocator {
 
   /** Takes a run of 1 to `clusterCount` consecutive clusters; each then has the count 1. */
   async take(clusterCount: number): Promise<TakenRun> {
-    const { clusterSize } = this.#image.geometry
     const { first, count } = await this.#find(this.#next, clusterCount)
     await this.#claim(first, count)
+    return this.#taken(first, count)
+  }
+
+  /** As `take`, where the counts of the next free clusters are in memory; else undefined, and nothing has changed. */
+  takeNow(clusterCount: number): TakenRun | undefined {
+    const { first, count } = this.#scan(this.#next, clusterCount)
+    if (count === 0) return undefined
+    this.#checkFree(first, count)
+    this.#image.refcounts.changeNow(first, count, 1)
+    return this.#taken(first, count)
+  }
+
+  #taken(first: number, count: number): TakenRun {
     this.#next = first + count
-    return { offset: first * clusterSize, clusterCount: count }
+    return { offset: first * this.#image.geometry.clusterSize, clusterCount: count }
   }
 
   /**
@@ -95,42 +107,57 @@ export class Allocator {
   }
 
   async #claim(first: number, count: number): Promise<void> {
-    const { metadata, refcounts, geometry } = this.#image
-    if (metadata.hasAny(first, count)) {
-      throw new ImageError(
-        'METADATA_OVERLAP',
-        `cluster at 0x${(first * geometry.clusterSize).toString(16)} counts as free but holds metadata`,
-        { context: { structure: 'refcount block', offset: first * geometry.clusterSize } },
-      )
-    }
-    await refcounts.change(first, count, 1)
+    this.#checkFree(first, count)
+    await this.#image.refcounts.change(first, count, 1)
+  }
+
+  #checkFree(first: number, count: number): void {
+    const { metadata, geometry } = this.#image
+    if (!metadata.hasAny(first, count)) return
+    throw new ImageError(
+      'METADATA_OVERLAP',
+      `cluster at 0x${(first * geometry.clusterSize).toString(16)} counts as free but holds metadata`,
+      { context: { structure: 'refcount block', offset: first * geometry.clusterSize } },
+    )
   }
 
   /** The first free run at or after `from`, at most `wanted` long; makes refcount blocks where there are none. */
   async #find(from: number, wanted: number): Promise<{ first: number; count: number }> {
     const { refcounts, geometry } = this.#image
-    const { refcountsPerSlice } = refcounts
     let cluster = from
     for (;;) {
       if (cluster >= refcounts.reach) await this.#growTable(cluster)
+      const { first, count } = this.#scan(cluster, wanted)
+      if (count > 0) return { first, count }
+      cluster = first
+      if (cluster >= refcounts.reach) continue
       const at = refcounts.sliceOffset(cluster)
-      if (at === 0) {
+      if (at !== 0) {
+        await refcounts.blocks.load(at)
+      } else {
         await this.#addBlock(Math.floor(cluster / geometry.refcountsPerBlock), cluster)
         cluster++
-        continue
       }
-      const { bytes } = refcounts.blocks.peek(at) ?? (await refcounts.blocks.load(at))
+    }
+  }
+
+  /** As `#find`, as far as counts are in memory: a run of none begins where some must be loaded or made first. */
+  #scan(from: number, wanted: number): { first: number; count: number } {
+    const { refcounts } = this.#image
+    const { refcountsPerSlice, codec } = refcounts
+    for (let cluster = from; ; ) {
+      const at = cluster >= refcounts.reach ? 0 : refcounts.sliceOffset(cluster)
+      const slice = at === 0 ? undefined : refcounts.blocks.peek(at)
+      if (slice === undefined) return { first: cluster, count: 0 }
       const start = cluster % refcountsPerSlice
-      const sliceStart = cluster - start
-      const index = refcounts.codec.findZero(bytes, start, refcountsPerSlice)
-      if (index < 0) {
-        cluster = sliceStart + refcountsPerSlice
-        continue
+      const index = codec.findZero(slice.bytes, start, refcountsPerSlice)
+      if (index >= 0) {
+        const limit = Math.min(refcountsPerSlice, index + wanted)
+        let end = index + 1
+        while (end < limit && codec.get(slice.bytes, end) === 0) end++
+        return { first: cluster - start + index, count: end - index }
       }
-      const limit = Math.min(refcountsPerSlice, index + wanted)
-      let end = index + 1
-      while (end < limit && refcounts.codec.get(bytes, end) === 0) end++
-      return { first: sliceStart + index, count: end - index }
+      cluster += refcountsPerSlice - start
     }
   }
 

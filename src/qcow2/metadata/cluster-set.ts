@@ -2,9 +2,13 @@
 
 const PAGE_BITS = 32768
 
+const NONE = { key: -1, page: undefined }
+
 /** Cluster numbers, cheap to test and to walk in ascending runs. */
 export class ClusterSet {
   readonly #pages = new Map<number, Uint32Array>()
+  /** The page that `has` looked at last: it is asked for each write, mostly about the same part of the file. */
+  #latest: { readonly key: number; readonly page: Uint32Array | undefined } = NONE
 
   /** Adds `count` clusters from `first` on. */
   add(first: number, count = 1): void {
@@ -26,7 +30,9 @@ export class ClusterSet {
   }
 
   has(cluster: number): boolean {
-    const page = this.#pages.get(Math.floor(cluster / PAGE_BITS))
+    const key = Math.floor(cluster / PAGE_BITS)
+    if (key !== this.#latest.key) this.#latest = { key, page: this.#pages.get(key) }
+    const { page } = this.#latest
     if (page === undefined) return false
     const bit = cluster % PAGE_BITS
     return (((page[bit >>> 5] as number) >>> (bit & 31)) & 1) !== 0
@@ -57,6 +63,7 @@ export class ClusterSet {
 
   clear(): void {
     this.#pages.clear()
+    this.#latest = NONE
   }
 
   /** The members in ascending runs of consecutive clusters. */
@@ -90,6 +97,7 @@ export class ClusterSet {
     if (page === undefined) {
       page = new Uint32Array(PAGE_BITS / 32)
       this.#pages.set(key, page)
+      this.#latest = NONE
     }
     return page
   }

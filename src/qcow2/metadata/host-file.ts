@@ -44,9 +44,9 @@ export class HostFile {
 
   /** As `read`, at once (`undefined`) where the file can. */
   readNow(offset: number, target: Uint8Array): Promise<void> | undefined {
-    const { length } = target
-    const there = Math.max(0, Math.min(length, this.device.size - offset))
-    if (there === length) return beginRead(this.device, offset, target)
+    const { size } = this.device
+    if (offset + target.length <= size) return beginRead(this.device, offset, target)
+    const there = Math.max(0, size - offset)
     target.fill(0, there)
     return there > 0 ? beginRead(this.device, offset, target.subarray(0, there)) : undefined
   }

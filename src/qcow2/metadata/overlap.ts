@@ -51,12 +51,24 @@ export async function markMetadata(state: Qcow2State): Promise<void> {
 }
 
 /** Throws where a data write would hit metadata; the image is marked corrupt, as nothing in it can be trusted. */
-export async function guardData(state: Qcow2State, offset: number, length: number): Promise<void> {
+export function guardData(
+  state: Qcow2State,
+  offset: number,
+  length: number,
+): Promise<never> | undefined {
+  return meetsMetadata(state, offset, length) ? refuseOverlap(state, offset) : undefined
+}
+
+/** Whether any of these bytes of the file lies in a cluster that holds metadata. */
+export function meetsMetadata(state: Qcow2State, offset: number, length: number): boolean {
   const { clusterSize } = state.geometry
   const first = Math.floor(offset / clusterSize)
   const count = Math.floor((offset + length - 1) / clusterSize) - first + 1
-  if (!state.metadata.hasAny(first, count)) return
-  await state.markCorrupt(
+  return state.metadata.hasAny(first, count)
+}
+
+function refuseOverlap(state: Qcow2State, offset: number): Promise<never> {
+  return state.markCorrupt(
     new ImageError(
       'METADATA_OVERLAP',
       `data cluster at 0x${offset.toString(16)} overlaps metadata of the image`,

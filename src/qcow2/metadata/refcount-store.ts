@@ -104,15 +104,22 @@ export class RefcountStore {
    * Clusters that come to zero are added to `zeroed`.
    */
   async change(first: number, count: number, delta: 1 | -1, zeroed?: ClusterRun[]): Promise<void> {
+    const end = first + count
+    for (let cluster = first; ; ) {
+      cluster += this.changeNow(cluster, end - cluster, delta, zeroed)
+      if (cluster >= end) return
+      await this.blocks.load(this.sliceOffset(cluster))
+    }
+  }
+
+  /** As `change`, as far as blocks are in memory: says how many clusters of the run that was. */
+  changeNow(first: number, count: number, delta: 1 | -1, zeroed?: ClusterRun[]): number {
     const { refcountsPerSlice, codec } = this
     for (let cluster = first; cluster < first + count; ) {
       const at = this.sliceOffset(cluster)
       if (at === 0) throw underflow(cluster, 0)
-      let slice = this.blocks.peek(at)
-      while (slice === undefined) {
-        await this.blocks.load(at)
-        slice = this.blocks.peek(at)
-      }
+      const slice = this.blocks.peek(at)
+      if (slice === undefined) return cluster - first
       const start = cluster % refcountsPerSlice
       const end = Math.min(refcountsPerSlice, start + first + count - cluster)
       let index = start
@@ -129,6 +136,7 @@ export class RefcountStore {
       }
       cluster += end - start
     }
+    return count
   }
 
   #changed(slice: Parameters<TableCache['markDirty']>[0], start: number, end: number): void {

@@ -84,6 +84,8 @@ export class Qcow2State implements MappingTables {
   compressedTurn: Promise<void> = Promise.resolve()
   /** Where the next compressed cluster may be put: the free rest of a cluster that was taken for it. */
   compressedCursor: { offset: number; end: number } | undefined
+  #lookedAt: Header | undefined
+  #externalData = false
 
   constructor(parts: StateParts) {
     this.name = parts.name
@@ -110,7 +112,12 @@ export class Qcow2State implements MappingTables {
 
   /** Whether guest data lies in an external data file, at the guest's own offsets. */
   get externalData(): boolean {
-    return hasIncompatible(this.header, INCOMPATIBLE.dataFile)
+    // Asked for each request, and feature bits are the one thing here that is a BigInt.
+    if (this.#lookedAt !== this.header) {
+      this.#lookedAt = this.header
+      this.#externalData = hasIncompatible(this.header, INCOMPATIBLE.dataFile)
+    }
+    return this.#externalData
   }
 
   /** The file that holds guest data, or an error that says which one is missing. */

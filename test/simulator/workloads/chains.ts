@@ -1,6 +1,14 @@
 /** Several files: layers that are merged or put on another base, and names in headers. */
 
-import { commitLayer, openChain, rebaseLayer, streamLayer } from '../../../src/chain/index.ts'
+import {
+  commitLayer,
+  openChain,
+  pullLayer,
+  pushLayer,
+  rebaseLayer,
+  settlePushed,
+  streamLayer,
+} from '../../../src/chain/index.ts'
 import { type Geometry, geometryNamed, make, open, optionsOf } from '../geometry.ts'
 import type { RecordingFiles } from '../recording-files.ts'
 import type { ViewSpec } from '../view-set.ts'
@@ -94,6 +102,13 @@ function repeated(
 }
 
 const commit = (files: RecordingFiles) => commitLayer(TOP, { files, unsafe: true })
+/** Pulls the layer between up, if it is still there. */
+async function pullMiddle(files: RecordingFiles): Promise<void> {
+  const chain = await openChain(TOP, { files })
+  const below = chain.layers[1]?.path
+  await chain.close()
+  if (below === MIDDLE) await pullLayer(TOP, { files })
+}
 const toOther = (files: RecordingFiles) =>
   rebaseLayer(TOP, { name: 'other.qcow2', format: 'qcow2' }, { files })
 const longName = `${'./'.repeat(70)}base.qcow2`
@@ -118,6 +133,18 @@ export const CHAIN_WORKLOADS: readonly Workload[] = [
   repeated('rebase-none', [top, base], (files) => rebaseLayer(TOP, undefined, { files }), {
     leaks: 'allowed',
   }),
+  repeated('pull-layer', [top, base], pullMiddle, {
+    setup: (context) => setup(context, { below: 'middle' }),
+  }),
+  repeated(
+    'push-layer',
+    [top, base],
+    async (files) => {
+      await pushLayer(TOP, { files })
+      await settlePushed(TOP, { files })
+    },
+    { setup: (context) => setup(context, { snapshot: false }) },
+  ),
   repeated('stream', [top, base], (files) => streamLayer(TOP, { files }), { leaks: 'allowed' }),
   repeated(
     'stream-to-base',

@@ -1,7 +1,7 @@
 /** The data path: guest writes of all kinds with flushes between, alone and mixed with snapshots. */
 
 import type { Qcow2Image } from '../../../src/qcow2/index.ts'
-import { make, open, optionsOf } from '../geometry.ts'
+import { GEOMETRIES, make, open, optionsOf } from '../geometry.ts'
 import type { Session } from '../session.ts'
 import type { Workload, WorkloadContext } from '../workload.ts'
 import { DISK, filled, wear } from './worn-disk.ts'
@@ -18,7 +18,8 @@ async function setupShared(context: WorkloadContext): Promise<void> {
   await wear(context, { snapshots: 1 })
 }
 
-const SHARING = ['512', '512-r64', '4k', '4k-r8', '4k-v2', '16k-ext', '64k', '64k-ext']
+const ALL = GEOMETRIES.map(({ name }) => name)
+const SHARING = ['512', '512-r64', '4k', '4k-r8', '4k-v2', '4k-zstd', '16k-ext', '64k', '64k-ext']
 
 let stamp = 0
 
@@ -130,6 +131,7 @@ export const GUEST_WORKLOADS: readonly Workload[] = [
     name: 'free-and-reuse',
     leaks: 'allowed',
     views,
+    geometries: ALL,
     setup,
     run: async (session) => {
       const image = await open(session.files, DISK)
@@ -175,6 +177,7 @@ export const GUEST_WORKLOADS: readonly Workload[] = [
     name: 'guest-mix',
     leaks: 'allowed',
     views,
+    geometries: ALL,
     seeded: true,
     setup,
     run: (session) => mixture(session, { steps: 24, snapshots: false }),

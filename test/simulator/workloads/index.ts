@@ -4,6 +4,7 @@ import type { Workload } from '../workload.ts'
 import { BITMAP_WORKLOADS } from './bitmaps.ts'
 import { CHAIN_WORKLOADS } from './chains.ts'
 import { CHECKPOINT_WORKLOADS } from './checkpoints.ts'
+import { DATA_FILE_WORKLOADS } from './data-files.ts'
 import { FILE_WORKLOADS } from './files.ts'
 import { GUEST_WORKLOADS } from './guest.ts'
 import { REPAIR_WORKLOADS } from './repairs.ts'
@@ -20,6 +21,7 @@ export const WORKLOADS: readonly Workload[] = [
   ...FILE_WORKLOADS,
   ...CHECKPOINT_WORKLOADS,
   ...GUEST_WORKLOADS,
+  ...DATA_FILE_WORKLOADS,
 ]
 
 /** The workload of a name. */

@@ -26,11 +26,12 @@ export const command = defineCommand({
   run: async ({ options, positionals: images }, context) => {
     const { signal, stdout } = context
     const catalogue = await openCatalogue(options, images)
-    const sets = await context.withProgress({ label: 'list', unit: 'items' }, (onProgress) =>
-      viewSets(catalogue, context, { signal, onProgress, sizes: !options.noSizes }),
+    const { sets, isComplete } = await context.withProgress(
+      { label: 'list', unit: 'items' },
+      (onProgress) => viewSets(catalogue, context, { signal, onProgress, sizes: !options.noSizes }),
     )
     if (options.json) {
-      await stdout.line(prettyJson({ sets: sets.map(setObject) }))
+      await stdout.line(prettyJson({ complete: isComplete, sets: sets.map(setObject) }))
       return 0
     }
     const lines = sets.flatMap((set, index) => [...(index === 0 ? [] : ['']), ...tableLines(set)])

@@ -9,6 +9,7 @@ import {
   type CheckpointTree,
   measureCheckpoints,
   pendingOperation,
+  type Survey,
   setsWith,
 } from '../../../checkpoint/index.ts'
 import type { Context } from '../../context.ts'
@@ -30,14 +31,28 @@ export async function warnOfPending(
   await context.warn(`'${verb}' was cut off here; 'cowpoint checkpoint resume' mends it`)
 }
 
+/** Says what could not be looked at, in which there may be more than is shown. */
+export async function warnOfGaps(
+  { problem }: CheckpointCatalogue,
+  { skipped, isComplete }: Survey,
+  context: Context,
+): Promise<void> {
+  for (const { path, reason } of skipped) await context.warn(`left out: ${reason}`, path)
+  if (!isComplete && skipped.length === 0) await context.warn('not all files were looked at')
+  if (problem !== undefined) {
+    await context.warn(`catalogue cannot be read: ${problem.message} [${problem.code}]`)
+  }
+}
+
 /** The sets that have checkpoints and all of the named disks. */
 export async function viewSets(
   catalogue: CheckpointCatalogue,
   context: Context,
   options: LongWork & { readonly sizes: boolean },
-): Promise<readonly SetView[]> {
+): Promise<{ readonly sets: readonly SetView[]; readonly isComplete: boolean }> {
   await warnOfPending(catalogue, context)
   const { survey, trees } = await catalogue.view(options)
+  await warnOfGaps(catalogue, survey, context)
   const views: SetView[] = []
   for (const tree of setsWith(trees, catalogue.images)) {
     if (tree.nodes.size === 0 && catalogue.images.length === 0) continue
@@ -46,7 +61,7 @@ export async function viewSets(
       : new Map()
     views.push({ tree, sizes })
   }
-  return views
+  return { sets: views, isComplete: survey.isComplete }
 }
 
 /** The object of a set in JSON. */

@@ -4,14 +4,14 @@ import { formatSize } from '../../../base/units.ts'
 import {
   type CheckpointSizes,
   type FoundCheckpoint,
-  findCheckpoint,
+  findInView,
   measureCheckpoints,
 } from '../../../checkpoint/index.ts'
 import { defineCommand } from '../../command.ts'
 import { prettyJson } from '../../report.ts'
 import { visibleLines } from '../visible-text.ts'
 import { catalogueOptions, checkpointWord, knownDisks, openCatalogue } from './catalogue-options.ts'
-import { kindText, nodeObject, sizesText, warnOfPending } from './set-view.ts'
+import { kindText, nodeObject, sizesText, warnOfGaps, warnOfPending } from './set-view.ts'
 
 /** The verb `checkpoint show`. */
 export const command = defineCommand({
@@ -25,8 +25,10 @@ export const command = defineCommand({
     const { signal, stdout } = context
     const catalogue = await openCatalogue(options, images)
     await warnOfPending(catalogue, context)
-    const { survey, trees } = await catalogue.view({ signal })
-    const found = findCheckpoint(trees, wanted, catalogue.images)
+    const view = await catalogue.view({ signal })
+    const { survey } = view
+    const found = findInView(view, wanted, catalogue.images)
+    await warnOfGaps(catalogue, survey, context)
     const sizes = await measureCheckpoints(catalogue, survey, found.tree, { signal })
     const { node } = found
     if (options.json) {
