@@ -25,7 +25,8 @@ const LARGE_CHUNK = 2 * 1024 * 1024
 const CHUNK_SIZE = 1024 * 1024
 const IN_FLIGHT = 3
 const PAGE_SIZE = 4096
-/** How many clusters are compressed at a time, at least. */
+/** How much is compressed at a time: at its end some core waits for the others. At least so many clusters. */
+const PACKED_CHUNK = 8 * 1024 * 1024
 const PACKED_AT_ONCE = 8
 
 /** Where the bytes go. */
@@ -77,14 +78,15 @@ export async function convertInto(
   const limited = options.rateLimit
     ? limitRate(store ?? ((offset, bytes) => device.write(offset, bytes)), options.rateLimit)
     : store
+  const plainChunk = device.blockSizes.preferred > PAGE_SIZE ? LARGE_CHUNK : CHUNK_SIZE
   return copy(source, device, {
     // Zeroes inside a compressed cluster are compressed with it.
     zeroDetect: sparseSize === 0 ? 0 : Math.max(sparseSize, compress?.clusterSize ?? 0),
     targetIsZero: target.isZero && unchanged === undefined,
-    chunkSize: Math.max(
-      device.blockSizes.preferred > PAGE_SIZE ? LARGE_CHUNK : CHUNK_SIZE,
-      PACKED_AT_ONCE * (compress?.clusterSize ?? 0),
-    ),
+    chunkSize:
+      compress === undefined
+        ? plainChunk
+        : Math.max(PACKED_CHUNK, PACKED_AT_ONCE * compress.clusterSize),
     // The clusters of one chunk keep all cores busy, and lie in the order in which they are handed over.
     inFlight: compress === undefined ? (options.inFlight ?? IN_FLIGHT) : 1,
     signal,
