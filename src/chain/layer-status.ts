@@ -133,6 +133,8 @@ export class LayerStatus {
       if (isOpen) return
       at = stop
     }
+    // The file may end within its last cluster, whose rest reads as zeroes.
+    if (at < offset + length) runs.push(underRun(start + (at - offset), start + length, at, true))
   }
 }
 
