@@ -103,7 +103,7 @@ describe('a write', () => {
       write(0, 1)
       files.failingFlush = 0
       const file = await files.open(PATH, 'write')
-      await expect(file.sync()).rejects.toMatchObject({ code: 'IO_FAILED' })
+      await expect(file.sync()).rejects.toMatchObject({ code: 'FLUSH_FAILED' })
       write(1, 2)
       await file.sync()
     })
