@@ -137,8 +137,8 @@ function wrongEnd(end: LineEnd, size: number): string | undefined {
   if (error !== undefined && !(error instanceof CowpointError)) return `it throws: ${stderr}`
   if (error instanceof CowpointError && !isTold(end, error)) return `it says only: ${stderr}`
   const output = stdout.length + stderr.length
-  // A repair tells of each wrong entry of 8 bytes before and after, in a line or two.
-  return output > 64 * 1024 + 32 * size ? `it prints ${output} characters` : undefined
+  // Each wrong entry of 8 bytes has a line, again for each table that leads to it, and a repair tells of it before and after.
+  return output > 64 * 1024 + 128 * size ? `it prints ${output} characters` : undefined
 }
 
 /** A row for each field: another value of it, and another kind of image, for each `turn`. */

@@ -6,6 +6,7 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { Mutex } from '../../src/base/mutex.ts'
 import { openChain, removeLeftovers } from '../../src/chain/index.ts'
 import { CheckpointCatalogue, resumeCheckpoints } from '../../src/checkpoint/index.ts'
 import { allViews, judge, type Stage, stageOf } from '../faults/judge.ts'
@@ -15,6 +16,9 @@ import { type FaultVerb, Tape } from '../faults/verb.ts'
 import { DiskFiles } from '../support/disk-files.ts'
 import type { DeadlyCommand, Death, RunEnd } from './command.ts'
 import type { KillVerb } from './kill-verbs.ts'
+
+/** Judging runs lines of the command in this process, on files in memory: one at a time. Commands that die do so side by side. */
+const judging = new Mutex()
 
 /** A line, with what it finds and what it leaves when nobody kills it. */
 export interface KillStage {
@@ -75,7 +79,8 @@ export async function kill(
     stage.start.dump(folder)
     const end = await command.run(folder, line.words, death)
     try {
-      const failure = await judgeFolder(folder, { line, stage, isDone: end.status === 0 })
+      const isDone = end.status === 0
+      const failure = await judging.run(() => judgeFolder(folder, { line, stage, isDone }))
       if (failure !== undefined || !again) return { end, failure }
       return { end, failure: await repeat(command, folder, { line, stage }) }
     } catch (error) {
@@ -154,13 +159,13 @@ async function repeat(
   { line, stage }: { line: KillVerb; stage: Stage },
 ): Promise<string | undefined> {
   const { verb, before, after } = stage
-  const collect = verb.collect ?? allViews
+  const collect = () => judging.run(() => (verb.collect ?? allViews)(load(folder)))
   const same = (a: ReadonlyMap<string, Uint8Array>, b: ReadonlyMap<string, Uint8Array>) =>
     a.size === b.size &&
     [...a].every(([name, bytes]) => Buffer.compare(bytes, b.get(name) ?? new Uint8Array(0)) === 0)
   if (verb.guest !== undefined) return undefined
-  if (verb.repeats !== true && !same(await collect(load(folder)), before)) return undefined
+  if (verb.repeats !== true && !same(await collect(), before)) return undefined
   const { status, stderr } = await command.run(folder, line.words)
   if (status !== 0) return `done again it fails: ${stderr}`
-  return same(await collect(load(folder)), after) ? undefined : 'done again it ends otherwise'
+  return same(await collect(), after) ? undefined : 'done again it ends otherwise'
 }

@@ -77,7 +77,7 @@ export function planHeader(
   const bytes = sector.slice()
   const isMoved = next.version !== header.version
   if (change.extensions === undefined && backing === undefined && !isMoved) {
-    encodeFields(bytes, next)
+    encodeFields(bytes, next, header)
     return { header: next, sector: bytes }
   }
   const nextName = backing === undefined ? name : encodeName(backing)
@@ -93,8 +93,9 @@ export function planHeader(
     backingNameOffset: place.nameOffset,
   }
   if (isMoved) bytes.set(next.tail, VERSION_3_HEADER_LENGTH)
-  encodeFields(bytes, placed)
-  bytes.set(place.rest, next.headerLength)
+  encodeFields(bytes, placed, header)
+  // Fields may reach past the sector; then extensions stay as they are, or there was no place for them.
+  if (place.rest.length > 0) bytes.set(place.rest, next.headerLength)
   writeU64(bytes, FIELD.backingFileOffset, place.nameOffset)
   writeU32(bytes, FIELD.backingFileSize, nextName.length)
   return {
@@ -158,7 +159,7 @@ function withVersion(header: Header, old: 2 | 3): Header {
   }
 }
 
-function encodeFields(bytes: Uint8Array, next: Header): void {
+function encodeFields(bytes: Uint8Array, next: Header, old: Header): void {
   writeU32(bytes, FIELD.version, next.version)
   writeU64(bytes, FIELD.size, next.size)
   writeU32(bytes, FIELD.l1Size, next.l1Size)
@@ -166,7 +167,10 @@ function encodeFields(bytes: Uint8Array, next: Header): void {
   writeU64(bytes, FIELD.refcountTableOffset, next.refcountTableOffset)
   writeU32(bytes, FIELD.refcountTableClusters, next.refcountTableClusters)
   writeU32(bytes, FIELD.snapshotCount, next.snapshotCount)
-  writeU64(bytes, FIELD.snapshotsOffset, next.snapshotsOffset)
+  // A broken image can name a place beyond what a number holds; a repair that cannot mend it leaves it.
+  if (next.snapshotsOffset !== old.snapshotsOffset) {
+    writeU64(bytes, FIELD.snapshotsOffset, next.snapshotsOffset)
+  }
   if (next.version === 2) return
   writeBits(bytes, FIELD.incompatibleFeatures, next.incompatibleFeatures)
   writeBits(bytes, FIELD.compatibleFeatures, next.compatibleFeatures)
