@@ -100,7 +100,7 @@ async function judgeFolder(
   const tape = tapeOf(line, stage)
   return (
     (await judge(stage, load(folder), { isDone, tape })) ??
-    (await lockedFile(folder)) ??
+    (await lockedFile(folder, stage)) ??
     (await litter(folder, stage)) ??
     (await judge(stage, load(folder), { isDone, tape }))
   )
@@ -116,9 +116,10 @@ function tapeOf({ writes = [] }: KillVerb, { verb, before }: Stage): Tape {
   return tape
 }
 
-/** Opens every image for writing, with locks. */
-async function lockedFile(folder: string): Promise<string | undefined> {
+/** Opens every image for writing, with locks; what the verb may leave half made need be no image. */
+async function lockedFile(folder: string, { verb }: Stage): Promise<string | undefined> {
   for (const path of imagesIn(folder)) {
+    if (verb.loses?.includes(path.slice(folder.length))) continue
     const chain = await openChain(path, { gate, format: 'qcow2', writable: true })
     await chain.close()
   }
