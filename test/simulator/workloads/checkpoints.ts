@@ -9,6 +9,7 @@ import {
   CheckpointCatalogue,
   convertCheckpoint,
   createCheckpoint,
+  describeCheckpoint,
   pruneCheckpoints,
   purgeTrash,
   removeCheckpoint,
@@ -114,6 +115,9 @@ export const CHECKPOINT_WORKLOADS: readonly Workload[] = [
     verb('two-remove', kind, remove('a'), two),
     verb('rename', kind, (catalogue) =>
       renameCheckpoint(catalogue, { checkpoint: 'a', name: 'other' }),
+    ),
+    verb('describe', kind, (catalogue) =>
+      describeCheckpoint(catalogue, { checkpoint: 'a', description: 'before the update' }),
     ),
     verb('prune', kind, (catalogue) => pruneCheckpoints(catalogue, { keep: { last: 1 } }), many),
   ]),
