@@ -38,6 +38,16 @@ function heavy(
 
 const COPIED = 1n << 63n
 
+/** Clusters of 512 bytes, and so many L1 entries from 0x1000 on. */
+function claimTables(image: Buffer, word: (at: number, value: number) => void, count: number) {
+  image.writeUInt32BE(9, 20)
+  word(24, count * 32 * 1024)
+  image.writeUInt32BE(count, 36)
+  word(40, 0x1000)
+  word(48, 512)
+  image.writeUInt32BE(1, 56)
+}
+
 /** Images that ask for much of what an inspection may read and remember. */
 export const HEAVY: readonly FootprintCase[] = [
   {
@@ -45,12 +55,7 @@ export const HEAVY: readonly FootprintCase[] = [
     make: (folder) =>
       heavy(folder, 53 * 2 ** 20, (image, word) => {
         const count = 100_000
-        image.writeUInt32BE(9, 20)
-        word(24, count * 32 * 1024)
-        image.writeUInt32BE(count, 36)
-        word(40, 0x1000)
-        word(48, 512)
-        image.writeUInt32BE(1, 56)
+        claimTables(image, word, count)
         for (let index = 0; index < count; index++) {
           word(0x1000 + 8 * index, COPIED | BigInt(0x100000 + 512 * index))
         }
@@ -61,12 +66,7 @@ export const HEAVY: readonly FootprintCase[] = [
     make: (folder) =>
       heavy(folder, 30 * 2 ** 20, (image, word) => {
         const count = 46_000
-        image.writeUInt32BE(9, 20)
-        word(24, count * 32 * 1024)
-        image.writeUInt32BE(count, 36)
-        word(40, 0x1000)
-        word(48, 512)
-        image.writeUInt32BE(1, 56)
+        claimTables(image, word, count)
         for (let index = 0; index < count; index++) {
           const table = 0x100000 + 512 * index
           word(0x1000 + 8 * index, COPIED | BigInt(table))
