@@ -17,6 +17,7 @@ import {
   partsOf,
 } from '../block/index.ts'
 import type { Mapping, Qcow2Image } from '../qcow2/index.ts'
+import { copyByHost, type HostCopySource } from './host-copy.ts'
 import { NewImage, type NewImageOptions } from './new-image.ts'
 
 /** For a qcow2 image; fewer chunks are less work. */
@@ -102,6 +103,8 @@ export async function convertToNew(
   target: Omit<NewImageOptions, 'size'>,
   options: ConvertOptions & {
     readonly compress?: boolean
+    /** Lets the host copy what it can, without a look for zeroes; only for a whole disk as it is, uncompressed. */
+    readonly byHost?: HostCopySource | undefined
     /** What else belongs into a qcow2 image, once its content is there. */
     readonly complete?: ((image: Qcow2Image) => Promise<void>) | undefined
   } = {},
@@ -115,11 +118,15 @@ export async function convertToNew(
           write: (offset: number, bytes: Uint8Array) => image.writeCompressed(offset, bytes),
         }
       : undefined
-  const result = await convertInto(
-    source,
-    { device: made.device, isZero: made.isZero, ...(compress === undefined ? {} : { compress }) },
-    options,
-  )
+  const { byHost } = options
+  const byHostResult = byHost && (await copyByHost(byHost, made, options))
+  const result =
+    byHostResult ??
+    (await convertInto(
+      source,
+      { device: made.device, isZero: made.isZero, ...(compress === undefined ? {} : { compress }) },
+      options,
+    ))
   if (image !== undefined) await options.complete?.(image)
   await made.finish()
   return result

@@ -47,6 +47,7 @@ export {
   type SkippedFile,
 } from './folder-scan.ts'
 export { Gate, type GateOptions, type GateRequest } from './gate.ts'
+export type { HostCopySource } from './host-copy.ts'
 export { type Inspection, type InspectOptions, inspect } from './inspect.ts'
 export { JoinedDevice } from './joined-device.ts'
 export { type Leftover, type LeftoverOptions, removeLeftovers } from './leftovers.ts'

@@ -52,6 +52,8 @@ export class NewImage implements AsyncDisposable {
   readonly image: Qcow2Image | undefined
   /** Whether what nobody wrote reads as zeroes. */
   readonly isZero: boolean
+  /** The new file, where it holds the data; below `device` or the same. */
+  readonly hostFile: FileDevice | undefined
   readonly #place: Place
   readonly #dataFile: BlockDevice | undefined
   readonly #durable: boolean
@@ -63,6 +65,8 @@ export class NewImage implements AsyncDisposable {
     this.image = opened.image
     this.#dataFile = opened.dataFile
     this.isZero = isZero
+    this.hostFile =
+      opened.dataFile === undefined && place.kind !== 'device' ? opened.hostFile : undefined
     this.#place = place
     this.#durable = options.durable ?? false
     this.#lock = lockRequest('write', options)
@@ -76,7 +80,8 @@ export class NewImage implements AsyncDisposable {
     // Options that do not go together must not cost the file that is there.
     const { layout, size } = options
     if (layout.format === 'qcow2') planCreate({ ...layout.options, size })
-    const opened: Opened = { file: await openPlace(files, place, options) }
+    const hostFile = await openPlace(files, place, options)
+    const opened: Opened = { hostFile, file: unlessDurable(hostFile, options) }
     try {
       if (options.layout.format === 'raw') {
         await layRaw(opened.file, place, options)
@@ -140,6 +145,8 @@ async function replaceFile(
 }
 
 interface Opened {
+  readonly hostFile: FileDevice
+  /** `hostFile`, or what keeps flushes from it. */
   readonly file: BlockDevice
   image?: Qcow2Image
   dataFile?: BlockDevice
@@ -178,20 +185,17 @@ async function openPlace(
   files: FileSystem,
   place: Place,
   options: NewImageOptions,
-): Promise<BlockDevice> {
+): Promise<FileDevice> {
   const growable = options.layout.format === 'qcow2'
   const create = place.kind === 'new' ? 'new' : 'replace'
   const lock = lockRequest('write', options)
-  const file =
-    place.kind === 'device'
-      ? await FileDevice.open(files, place.path, { writable: true, growable, lock })
-      : await FileDevice.open(files, place.path, {
-          create,
-          growable,
-          lock,
-          appendWindow: APPEND_WINDOW,
-        })
-  return options.durable ? file : new UnflushedDevice(file)
+  return place.kind === 'device'
+    ? FileDevice.open(files, place.path, { writable: true, growable, lock })
+    : FileDevice.open(files, place.path, { create, growable, lock, appendWindow: APPEND_WINDOW })
+}
+
+function unlessDurable(file: FileDevice, { durable }: NewImageOptions): BlockDevice {
+  return durable ? file : new UnflushedDevice(file)
 }
 
 async function layRaw(file: BlockDevice, place: Place, options: NewImageOptions): Promise<void> {
@@ -219,7 +223,7 @@ async function layQcow2(
     const path = resolve(dirname(final), layout.dataFile.name)
     const lock = lockRequest('write', options)
     const file = await FileDevice.open(files, path, { create: 'replace', growable: true, lock })
-    opened.dataFile = options.durable ? file : new UnflushedDevice(file)
+    opened.dataFile = unlessDurable(file, options)
     await opened.dataFile.resize(size)
   }
   const { dataFile } = opened

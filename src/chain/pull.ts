@@ -16,7 +16,7 @@ import { Gate } from './gate.ts'
 import { butNot, heldParts, imageOf, paceOf, pullUp } from './merge.ts'
 import { openChain } from './open.ts'
 import { nameFrom } from './stream.ts'
-import { transferBetween } from './transfer.ts'
+import { transferToLayer } from './transfer.ts'
 
 /** How a layer is pulled up. */
 export interface PullLayerOptions extends LongWork, LockOptions, HeaderNotes {
@@ -50,7 +50,7 @@ async function pull(location: string, options: PullLayerOptions): Promise<void> 
     await image.setBacking(backing ?? undefined, { extensions })
     return
   }
-  const means = transferBetween(chain.layers[1] as Layer, chain.active)
+  const means = transferToLayer(chain.layers[1] as Layer, chain.active)
   await image.pullBelow(
     { ...source, ...means },
     { backing, extensions, device: chain.layers[2]?.device },

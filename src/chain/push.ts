@@ -19,7 +19,7 @@ import type { LockOptions } from './chain-locks.ts'
 import { Gate } from './gate.ts'
 import { heldParts, imageOf, paceOf } from './merge.ts'
 import { openChain } from './open.ts'
-import { transferBetween } from './transfer.ts'
+import { transferToLayer } from './transfer.ts'
 
 /** How a layer is pushed down. */
 export interface PushLayerOptions extends LongWork, LockOptions, HeaderNotes {
@@ -150,7 +150,7 @@ async function mergeAll(
   const below = chain.layers[1] as Layer
   const source = {
     ...{ device: image, parts: heldParts([chain.active]) },
-    ...transferBetween(chain.active, lower),
+    ...transferToLayer(chain.active, lower),
   }
   // What the chain opened below does not notice that the tables there move.
   image.attachBacking(target)

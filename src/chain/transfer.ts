@@ -1,15 +1,21 @@
 /** Lets the host copy what a layer holds as plain data into another image's file, instead of passing it through this process. */
 
 import type { DataTransfer } from '../qcow2/index.ts'
+import type { FileDevice } from '../storage/index.ts'
 import type { Layer } from './chain.ts'
 
-/**
- * The means to copy data of `source` into the file of `target`; none where data lies elsewhere than in the layers' own files. Bytes
- * of the source count only as long as they lie where a plain read would find them.
- */
-export function transferBetween(source: Layer, target: Layer): Partial<DataTransfer> {
+/** As `transferBetween`, into the file of a layer. */
+export function transferToLayer(source: Layer, target: Layer): Partial<DataTransfer> {
   if (target.fileOffset !== 0 || target.file !== target.hostFile) return {}
-  if (source.dataFile !== undefined || source.image?.encryption !== undefined) return {}
+  return transferBetween(source, target.hostFile) ?? {}
+}
+
+/**
+ * The means to copy data of `source` into `target`; none where data lies elsewhere than in the layer's own file. Bytes of the
+ * source count only as long as they lie where a plain read would find them.
+ */
+export function transferBetween(source: Layer, target: FileDevice): DataTransfer | undefined {
+  if (source.dataFile !== undefined || source.image?.encryption !== undefined) return undefined
   const placeOf = async (
     offset: number,
     length: number,
@@ -29,7 +35,7 @@ export function transferBetween(source: Layer, target: Layer): Partial<DataTrans
       const found = await placeOf(offset, length)
       if (found === undefined) return 0
       const from = found.place
-      return target.hostFile.copyFrom(source.hostFile, { from, to, length: found.length })
+      return target.copyFrom(source.hostFile, { from, to, length: found.length })
     },
   }
 }

@@ -3,8 +3,6 @@
  * Every file that is built beside its place gets its name here, but for those that a journal knows (checkpoints).
  */
 
-import { randomBytes } from 'node:crypto'
-
 /** Whose work a temporary file is: an image (or anything else of any size), a small file, or a step of a checkpoint verb. */
 export type TemporaryKind = 'image' | 'small-file' | 'checkpoint'
 
@@ -17,7 +15,9 @@ const PATTERNS: readonly (readonly [TemporaryKind, RegExp])[] = [
 
 /** A name beside `path` that nobody has: what is built there is renamed when it is whole. */
 export function temporaryPath(path: string): string {
-  return `${path}.${randomBytes(6).toString('hex')}${SUFFIX}`
+  // It need not be secret, since the file must be new; node:crypto would take 5 ms to load.
+  const number = Math.floor(Math.random() * 2 ** 48)
+  return `${path}.${number.toString(16).padStart(12, '0')}${SUFFIX}`
 }
 
 /** What kind of temporary file has that name; undefined for a name of any other kind. */

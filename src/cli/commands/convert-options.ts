@@ -89,7 +89,10 @@ export const convertOptions = {
     hidden: true,
   }),
   outOfOrder: toggle({ flags: '-W --oob-writes', summary: 'accepted', hidden: true }),
-  offload: toggle({ flags: '-C --copy-range-offloading', summary: 'accepted', hidden: true }),
+  offload: toggle({
+    flags: '-C --copy-range-offloading',
+    summary: 'let the host copy; on XFS and btrfs both files share their blocks then',
+  }),
   bitmaps: toggle({ flags: '--bitmaps', summary: 'copy the dirty bitmaps of the source as well' }),
   skipBroken: toggle({
     flags: '--skip-broken-bitmaps',

@@ -14,6 +14,7 @@ import {
   convertWithSnapshots,
   fingerprintOf,
   folderOf,
+  type HostCopySource,
   type ImageLayout,
   JoinedDevice,
   joinPath,
@@ -65,7 +66,9 @@ export const command = defineCommand({
   notes: [
     'A new target appears under its name when it is whole; one that exists is replaced, and removed if that fails. Snapshots ' +
       'are copied only with --snapshots, bitmaps only with --bitmaps. With -B the target reads as the source does, whatever the backing file holds.',
-    '-T, -W and -C are understood and change nothing: writes are kept in flight and in no strict order unless -m 1 is given.',
+    '-C lets the host copy what the file of the source holds as it is, and share its blocks where the file system can (XFS, btrfs); ' +
+      'zeroes are not looked for. It counts for one whole disk into a new image without a backing file, and without -r.',
+    '-T and -W are understood and change nothing: writes are kept in flight and in no strict order unless -m 1 is given.',
   ],
   examples: [
     { line: 'cowpoint convert -O qcow2 disk.raw disk.qcow2', summary: 'raw to qcow2' },
@@ -251,7 +254,8 @@ async function convertToCreated(source: OpenedSource, work: Work, stack: OpenSta
   await withProgress(work, async (progress) => {
     const how = { ...progress, compress, complete }
     if (!options.snapshots) {
-      await convertToNew(source.device, { ...place, backing }, { ...how, unchanged })
+      const byHost = byHostSource(source, work, backing)
+      await convertToNew(source.device, { ...place, backing }, { ...how, unchanged, byHost })
       return
     }
     const isOwn = unchanged?.map !== undefined
@@ -260,6 +264,20 @@ async function convertToCreated(source: OpenedSource, work: Work, stack: OpenSta
       backing: backing && { device: backing, isOwn },
     })
   })
+}
+
+/** What `-C` copies, where that can be done. */
+function byHostSource(
+  { chains, device }: OpenedSource,
+  { options, plan }: Work,
+  backing: BlockDevice | undefined,
+): HostCopySource | undefined {
+  const [chain, other] = chains
+  if (!options.offload || chain === undefined || other !== undefined) return undefined
+  if (plan.snapshot !== undefined || plan.rateLimit !== undefined || backing !== undefined) {
+    return undefined
+  }
+  return { device, layer: chain.active }
 }
 
 function versionOf(layout: ImageLayout): 2 | 3 | undefined {

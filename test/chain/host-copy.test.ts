@@ -1,0 +1,108 @@
+/** `convert -C`: copies that the host makes read as the source, whatever of it the host cannot copy, and also where it copies nothing. */
+
+import { ftruncateSync, openSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { compare } from '../../src/block/index.ts'
+import { convertToNew, Gate, openChain } from '../../src/chain/index.ts'
+import { checkImage } from '../../src/qcow2/index.ts'
+import { type FileSystem, nodeFiles, type OpenFile } from '../../src/storage/index.ts'
+import { runCli } from '../support/run-cli.ts'
+import { tempFolder } from '../support/temp.ts'
+
+const MIB = 1024 * 1024
+const gate = new Gate({ allowAll: true })
+
+/** A raw disk with data, holes and an end that fills no sector. */
+function writeRaw(path: string): void {
+  const file = openSync(path, 'w')
+  const bytes = Buffer.from({ length: MIB }, (_, at: number) => (at % 251) + 1)
+  for (const offset of [0, 3 * MIB, 5 * MIB + 4096]) writeSync(file, bytes, 0, MIB, offset)
+  writeSync(file, bytes, 0, 1000, 9 * MIB + 512)
+  ftruncateSync(file, 9 * MIB + 1600)
+}
+
+async function run(...words: string[]): Promise<void> {
+  const { status, stderr } = await runCli(words)
+  expect([status, stderr]).toEqual([0, ''])
+}
+
+/** One source of each kind: what the host can copy whole, in part, and not at all. */
+const SOURCES: Readonly<Record<string, (folder: string) => Promise<string>>> = {
+  raw: async (folder) => {
+    const path = join(folder, 'in.raw')
+    writeRaw(path)
+    return path
+  },
+  qcow2: async (folder) => {
+    const path = join(folder, 'in.qcow2')
+    await run('convert', '-f', 'raw', '-O', 'qcow2', await SOURCES.raw!(folder), path)
+    await run('io', '-c', 'write -z 3M 200k', '-c', 'write -P 5 7M 100k', path)
+    return path
+  },
+  'compressed qcow2': async (folder) => {
+    const path = join(folder, 'in.qcow2')
+    await run('convert', '-c', '-f', 'raw', '-O', 'qcow2', await SOURCES.raw!(folder), path)
+    await run('io', '-c', 'write -P 5 2M 300k', path)
+    return path
+  },
+  overlay: async (folder) => {
+    const [base, path] = [await SOURCES.qcow2!(folder), join(folder, 'over.qcow2')]
+    await run('create', '-q', '-f', 'qcow2', '-b', base, '-F', 'qcow2', path)
+    await run('io', '-c', 'write -P 9 100k 1M', '-c', 'write -z 5M 1M', path)
+    return path
+  },
+}
+
+/** A host whose files cannot be copied inside the kernel. */
+const withoutCopies: FileSystem = {
+  ...nodeFiles,
+  open: async (path, mode) => {
+    const file = await nodeFiles.open(path, mode)
+    const copyRange: OpenFile['copyRange'] = () => undefined
+    return new Proxy(file, {
+      get: (target, key) => {
+        if (key === 'copyRange') return copyRange
+        const value = Reflect.get(target, key, target)
+        return typeof value === 'function' ? value.bind(target) : value
+      },
+    })
+  },
+}
+
+describe.each(Object.keys(SOURCES))('a %s source', (kind) => {
+  it.each([
+    ['raw', nodeFiles],
+    ['qcow2', nodeFiles],
+    ['raw', withoutCopies],
+    ['qcow2', withoutCopies],
+  ] as const)('reads the same as %s', async (format, files) => {
+    const folder = tempFolder()
+    const location = join(folder, 'out')
+    await using source = await openChain(await SOURCES[kind]!(folder), { files, gate })
+    const { device, active: layer } = source
+    const layout = format === 'raw' ? ({ format } as const) : ({ format, options: {} } as const)
+    const byHost = { device, layer }
+    await convertToNew(device, { location, layout, files }, { byHost })
+    await using copy = await openChain(location, { format })
+    expect(await compare(device, copy.device)).toEqual({ identical: true, sizesDiffer: false })
+    if (format === 'raw') return
+    const report = await checkImage(copy.active.file)
+    expect([report.corruptions, report.leaks, report.checkErrors]).toEqual([0, 0, 0])
+    // What holds nothing takes no space.
+    expect(await copy.active.image?.map(MIB, MIB)).toEqual(
+      kind === 'overlay' ? expect.anything() : { kind: 'unallocated', length: expect.anything() },
+    )
+  })
+})
+
+it('is what convert -C does, beside options that leave it to a plain copy', async () => {
+  const folder = tempFolder()
+  const path = await SOURCES.qcow2!(folder)
+  const out = join(folder, 'out.qcow2')
+  for (const more of [[], ['-r', '100M'], ['-t', 'writeback'], ['-W', '-m', '4']]) {
+    await run('convert', '-C', ...more, '-O', 'qcow2', path, out)
+    await run('compare', '-q', path, out)
+    await run('check', '-q', out)
+  }
+})
