@@ -3,6 +3,7 @@
  * they are, packages outside). Packages with native parts are never in a bundle: node_modules has them at first use.
  */
 
+import { createHash } from 'node:crypto'
 import { chmod, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -29,6 +30,7 @@ const shared: BuildOptions = {
 /** The verb whose modules nearly every other verb needs too. */
 const CORE_VERB = 'src/cli/commands/info.ts'
 const START = 'src/cli/main.ts'
+const LAUNCHER = 'src/cli/launch.ts'
 
 /** Writes the command into `folder`; resolves to the paths of all files that went into it. */
 export async function bundleCli(folder: string): Promise<readonly string[]> {
@@ -39,8 +41,8 @@ export async function bundleCli(folder: string): Promise<readonly string[]> {
   const modules = names.filter((name) => name.endsWith('.js'))
   await Promise.all(modules.map((name) => turnIntoCommonJs(join(folder, name))))
   await joinChunks(folder, metafile, { START, CORE_VERB })
-  await startWithCache(join(folder, 'main.js'))
-  return Object.keys(metafile.inputs)
+  const launch = await writeLauncher(folder, await wrapChunks(join(folder, 'chunks')))
+  return [...Object.keys(metafile.inputs), ...launch]
 }
 
 function buildCommand(anchors: Anchored, options: BuildOptions) {
@@ -92,10 +94,10 @@ function modulesOf(metafile: Metafile, entryPoint: string): string[] {
 async function turnIntoCommonJs(file: string): Promise<void> {
   const source = await readFile(file, 'utf8')
   const { code } = await transform(
-    finishLateImports(source).replaceAll(
-      'import.meta.url',
-      'require("node:url").pathToFileURL(__filename).href',
-    ),
+    finishLateImports(source)
+      .replace(/(createRequire\d*)\(import\.meta\.url\)/g, '$1(__filename)')
+      .replaceAll('import.meta.url', 'require("node:url").pathToFileURL(__filename).href')
+      .replaceAll('import.meta.dirname', '__dirname'),
     {
       format: 'cjs',
       platform: 'node',
@@ -144,11 +146,31 @@ function bindImportsOnce(code: string): string {
   })
 }
 
-/** Node 22 and later keep what they compiled of the chunks for the next run. */
-async function startWithCache(main: string): Promise<void> {
-  const start = '#!/usr/bin/env node\nrequire("node:module").enableCompileCache?.();\n'
-  await writeFile(main, start + (await readFile(main, 'utf8')))
+/** Makes the chunks in `folder` what `src/cli/chunks.ts` loads; resolves to what they hash to. */
+async function wrapChunks(folder: string): Promise<string> {
+  const hash = createHash('sha256')
+  for (const name of (await readdir(folder)).sort()) {
+    const code = await readFile(join(folder, name), 'latin1')
+    if (/[^\0-\x7f]/.test(code)) throw new Error(`${name} is more than ASCII`)
+    const wrapped = `(function(module,exports,require,__filename){${code}\n})\n`
+    hash.update(`${name}\0${wrapped}`)
+    await writeFile(join(folder, name), wrapped)
+  }
+  return hash.digest('hex').slice(0, 16)
+}
+
+/** Writes the file that starts the command; resolves to the paths of what went into it. */
+async function writeLauncher(folder: string, hash: string): Promise<readonly string[]> {
+  const main = join(folder, 'main.js')
+  const { metafile } = await build({
+    ...shared,
+    ...{ entryPoints: [LAUNCHER], outfile: main, splitting: false, metafile: true },
+    define: { BUILD: JSON.stringify(hash) },
+  })
+  await turnIntoCommonJs(main)
+  await writeFile(main, `#!/usr/bin/env node\n${await readFile(main, 'utf8')}`)
   await chmod(main, 0o755)
+  return Object.keys(metafile.inputs)
 }
 
 /** Writes the library into `folder`, readable as it is. */

@@ -12,7 +12,7 @@ const PARSER = 'src/cli/parse.ts'
 const SMALL = 8192
 const VERBS = /^src\/cli\/commands\/\w+\.ts$/
 
-/** Joins the chunks of the command in `folder`, which are CommonJS by now; `main.js` only starts it afterwards. */
+/** Joins the chunks of the command in `folder`, which are CommonJS by now; `main.js` is one of them. */
 export async function joinChunks(
   folder: string,
   metafile: Metafile,
@@ -37,7 +37,6 @@ export async function joinChunks(
     }),
   ])
   await Promise.all([...homes.keys()].map((name) => rm(join(chunks, name), { force: true })))
-  await writeFile(join(folder, 'main.js'), 'require("./chunks/start.js")("main.js");\n')
 }
 
 /** The paths of the files that the entry at `entryPoint` loads at once, itself included. */

@@ -32,8 +32,10 @@ describe('the packed package', () => {
   const [shelf, user] = [suiteFolder(), suiteFolder()]
 
   beforeAll(async () => {
+    // What the command keeps between runs.
+    process.env.XDG_CACHE_HOME = shelf
     await run('npm', ['pack', '--pack-destination', shelf, '--loglevel=error'], { cwd: root })
-    const [tarball = ''] = await readdir(shelf)
+    const tarball = (await readdir(shelf)).find((name) => name.endsWith('.tgz')) ?? ''
     await writeFile(join(user, 'package.json'), '{ "name": "user", "type": "module" }')
     await writeFile(join(user, 'tsconfig.json'), JSON.stringify(TSCONFIG))
     const { typescript, '@types/node': nodeTypes } = manifest.devDependencies
@@ -66,6 +68,7 @@ describe('the packed package', () => {
     for (const verb of verbs) await run(cowpoint, verb.split(' '), { cwd: user })
     const { stdout } = await run(cowpoint, ['snapshot', '-l', 'disk.qcow2'], { cwd: user })
     expect(stdout).toContain('first')
+    expect(await readdir(join(shelf, 'cowpoint'))).toHaveLength(4)
   })
 
   test('exports all that src/index.ts exports, to import and to require', async () => {

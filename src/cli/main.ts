@@ -1,9 +1,9 @@
 /** The process around the program: arguments, streams, signals, exit status. Importing this file runs it. */
 
 import { IoError } from '../base/errors.ts'
+import { quickExit } from '../base/quick-exit.ts'
 import type { Io } from './context.ts'
 import { Interrupted } from './exit.ts'
-import { optimizeLate } from './optimize-late.ts'
 import { runProgram } from './program.ts'
 import { createSink } from './sink.ts'
 
@@ -43,5 +43,23 @@ const io: Io = {
   signal: interruption.signal,
 }
 
-optimizeLate(process.argv[2])
-void runProgram(process.argv.slice(2), io).then((status) => process.exit(status))
+/**
+ * Node takes down all that it has set up, and koffi has standard output written to the disk, which with a file takes everything
+ * along that other files have waiting. Nothing of that is of use here: each verb has closed and flushed what is its own.
+ */
+function exitAtOnce(status: number): void {
+  const { execArgv, env } = process
+  // Profiles and coverage are written in the end.
+  if (execArgv.length > 0 || env.NODE_OPTIONS || env.NODE_V8_COVERAGE) return
+  try {
+    quickExit(status)
+  } catch {
+    // Then Node ends as it does.
+  }
+}
+
+void runProgram(process.argv.slice(2), io).then((status) => {
+  // As the last of those who listen.
+  process.on('exit', exitAtOnce)
+  process.exit(status)
+})

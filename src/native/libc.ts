@@ -7,6 +7,7 @@
 import { constants } from 'node:os'
 import { dirname } from 'node:path'
 import { loadPackage, packageFolders, resolvePackage } from '../base/load-package.ts'
+import { offerQuickExit } from '../base/quick-exit.ts'
 
 type Koffi = typeof import('koffi').default
 
@@ -37,7 +38,9 @@ export function loadKoffi(): Koffi | undefined {
   if (koffiLoaded === undefined) {
     koffiLoaded = null
     try {
-      koffiLoaded = loadKoffiBinary() ?? (loadPackage('koffi') as Koffi)
+      const koffi = loadKoffiBinary() ?? (loadPackage('koffi') as Koffi)
+      koffiLoaded = koffi
+      offerQuickExit((status) => koffi.load(null).func('void _exit(int status)')(status))
     } catch {
       // Stays null: an optional power that this host lacks.
     }

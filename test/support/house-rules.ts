@@ -50,8 +50,11 @@ const HOMES: readonly { specifier: RegExp; home: RegExp }[] = [
   { specifier: /^node:zlib$/, home: /^src\/codec\// },
   { specifier: /^yargs(-parser)?$/, home: /^src\/cli\// },
   { specifier: /^zod(\/mini)?$/, home: /^src\/(base\/parse\.ts$|.*(schema|manifest)\.ts$)/ },
-  // Standard output is a descriptor of the process, and no file of the engine.
-  { specifier: /^node:fs(\/promises)?$/, home: /^src\/(storage\/|cli\/sink\.ts$)/ },
+  // Standard output is a descriptor of the process, and the command's own code no file of the engine either.
+  {
+    specifier: /^node:fs(\/promises)?$/,
+    home: /^src\/(storage\/|cli\/(sink|chunks|compile-cache)\.ts$)/,
+  },
   { specifier: /^node:https?$/, home: /^src\/storage\// },
   { specifier: /^node:net$/, home: /^src\/(nbd|control)\// },
   { specifier: /^node:tls$/, home: /^src\/nbd\// },
@@ -61,7 +64,7 @@ const HOMES: readonly { specifier: RegExp; home: RegExp }[] = [
     home: /^src\//,
   },
   { specifier: /^node:worker_threads$/, home: /^src\// },
-  { specifier: /^node:v8$/, home: /^src\/cli\// },
+  { specifier: /^node:(v8|vm)$/, home: /^src\/cli\// },
 ]
 
 /** Words that say nothing about what a file holds. */

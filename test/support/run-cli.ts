@@ -87,6 +87,8 @@ export function builtCli(): Promise<string> {
     mkdirSync(caches, { recursive: true })
     builtFolder = mkdtempSync(join(caches, 'cli-'))
     await bundleCli(builtFolder)
+    // What the command compiles is kept, as it is for users, but not among what they keep.
+    process.env.XDG_CACHE_HOME = builtFolder
     return join(builtFolder, 'main.js')
   })()
   return built
