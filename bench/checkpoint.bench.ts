@@ -5,8 +5,8 @@
 
 import { join } from 'node:path'
 import { type Bench, type Setting, scaled, sizeText } from './bench.ts'
-import { cowpoint, qemuImg, verifySame } from './commands.ts'
-import { copySparse, makeMapped, writeRawDisk } from './inputs.ts'
+import { cowpoint, plainCopy, plainRead, qemuImg, verifySame } from './commands.ts'
+import { copySparse, makeMapped, settle, writeRawDisk } from './inputs.ts'
 import { WRITTEN } from './operations.ts'
 import type { Comparison } from './pairs.ts'
 
@@ -19,6 +19,7 @@ export const checkpointBench: Bench = {
   name: 'checkpoint',
   async *comparisons(setting) {
     const size = makeChainOfCheckpoints(setting)
+    settle(setting)
     yield removal(setting, size, 'commit', 'disk.two.qcow2')
     yield removal(setting, size, 'rebase', 'disk.qcow2')
     for (const mapped of [GIB, 64 * GIB, 256 * GIB]) {
@@ -33,7 +34,7 @@ export const checkpointBench: Bench = {
 /** `chain/disk.qcow2` on the checkpoints `two`, that holds an eighth of the disk, and `one`, that holds all; the disk holds a sixteenth. */
 function makeChainOfCheckpoints(setting: Setting): number {
   const { tools, folder } = setting
-  const size = scaled(setting, 2048)
+  const size = scaled(setting, 1024)
   const write = (step: number): void => {
     const words = `-w --pattern=${WRITTEN} -s ${CLUSTER} -S ${step} -c ${size / step}`
     tools.qemuImg(`bench ${words} -f qcow2 chain/disk.qcow2`)
@@ -63,9 +64,9 @@ function removal(
 ): Comparison {
   const around = (side: string, name: string) => ({
     prepare() {
-      setting.tools.tool(`rm -rf ${side}`)
       setting.tools.tool(`cp -r --sparse=auto --reflink=never chain ${side}`)
     },
+    leaves: [side],
     verify: () => verifySame(setting, 'expected.raw', `${side}/${name}`, 'qcow2'),
   })
   const line = 'checkpoint delete -q two ours/disk.qcow2'
@@ -76,6 +77,7 @@ function removal(
     size,
     ours: cowpoint(setting, line, around('ours', 'disk.qcow2')),
     theirs: qemuImg(setting, THEIR_WAYS[way], around('theirs', left)),
+    limit: plainCopy(setting, 'expected.raw', size / 8),
   }
 }
 
@@ -103,6 +105,7 @@ function creation(setting: Setting, size: number): Comparison {
       prepare: () => copySparse(setting, 'mapped.qcow2', 'theirs.qcow2'),
       verify: () => void tools.qemuImg('check -q theirs.qcow2'),
     }),
+    limit: plainRead(setting, 'mapped.qcow2', (size / CLUSTER) * 10),
   }
 }
 
@@ -133,5 +136,6 @@ function restoring(setting: Setting, size: number): Comparison {
       },
       verify: () => void tools.qemuImg('check -q theirs.qcow2'),
     }),
+    limit: plainRead(setting, 'mapped.qcow2', (size / CLUSTER) * 10),
   }
 }

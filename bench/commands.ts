@@ -1,6 +1,6 @@
 /** Contenders that are command lines, and what their results are verified with. */
 
-import { closeSync, openSync, readSync, rmSync, statSync } from 'node:fs'
+import { closeSync, openSync, readSync, rmSync, statSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Setting } from './bench.ts'
 import type { Contender } from './pairs.ts'
@@ -10,6 +10,8 @@ export interface Around {
   readonly prepare?: () => void
   /** Given what the command printed. */
   readonly verify?: (stdout: string) => void
+  /** Files and folders that go away after each run. */
+  readonly leaves?: readonly string[]
 }
 
 /** The whole process of `cowpoint`. */
@@ -23,8 +25,9 @@ export function qemuImg(setting: Setting, line: string, around: Around = {}): Co
 }
 
 /** The whole process of any tool; the first word is its name. */
-export function otherTool({ tools }: Setting, line: string, around: Around = {}): Contender {
-  const { prepare, verify } = around
+export function otherTool(setting: Setting, line: string, around: Around = {}): Contender {
+  const { tools } = setting
+  const { prepare, verify, leaves } = around
   let printed = ''
   return {
     command: line,
@@ -35,7 +38,12 @@ export function otherTool({ tools }: Setting, line: string, around: Around = {})
       return ms
     },
     ...(verify === undefined ? {} : { verify: () => verify(printed) }),
-    peakMemory: () => tools.peakMemory(line),
+    ...(leaves === undefined ? {} : { clear: removing(setting, ...leaves) }),
+    async peakMemory() {
+      const { stdout, peakMemory } = await tools.watched(line)
+      printed = stdout
+      return peakMemory
+    },
   }
 }
 
@@ -57,9 +65,34 @@ export function plainRead({ folder }: Setting, name: string, length: number): Co
   }
 }
 
-/** Removes the output of the run before. */
-export function removing({ folder }: Setting, name: string): () => void {
-  return () => rmSync(join(folder, name), { force: true })
+/** The physical limit of what moves so many bytes: the beginning of a file read and written into a new one, one MiB at a time. */
+export function plainCopy(setting: Setting, name: string, length: number): Contender {
+  const { folder } = setting
+  return {
+    clear: removing(setting, 'limit.raw'),
+    command: `readSync and writeSync of ${length} bytes, 1 MiB each`,
+    run() {
+      const buffer = Buffer.alloc(1024 * 1024)
+      const from = openSync(join(folder, name), 'r')
+      const to = openSync(join(folder, 'limit.raw'), 'w')
+      const start = performance.now()
+      for (let at = 0; at < length; at += buffer.length) {
+        const count = readSync(from, buffer, 0, Math.min(buffer.length, length - at), at)
+        writeSync(to, buffer, 0, count, at)
+      }
+      const ms = performance.now() - start
+      closeSync(from)
+      closeSync(to)
+      return ms
+    },
+  }
+}
+
+/** Removes files and folders. */
+export function removing({ folder }: Setting, ...names: readonly string[]): () => void {
+  return () => {
+    for (const name of names) rmSync(join(folder, name), { recursive: true, force: true })
+  }
 }
 
 /** Throws unless both images read the same, as qemu-img sees it, and the qcow2 one is without fault. */

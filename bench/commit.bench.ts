@@ -2,8 +2,8 @@
 
 import { join } from 'node:path'
 import { type Bench, type Setting, scaled, scaledCount, sizeText } from './bench.ts'
-import { cowpoint, qemuImg, verifySame } from './commands.ts'
-import { copySparse, writeRawDisk } from './inputs.ts'
+import { cowpoint, plainCopy, qemuImg, verifySame } from './commands.ts'
+import { copySparse, settle, writeRawDisk } from './inputs.ts'
 import { WRITTEN } from './operations.ts'
 import type { Comparison } from './pairs.ts'
 
@@ -21,7 +21,7 @@ export const commitBench: Bench = {
   name: 'commit',
   async *comparisons(setting) {
     const { tools, folder } = setting
-    const size = scaled(setting, 2048)
+    const size = scaled(setting, 1024)
     writeRawDisk(join(folder, 'base.raw'), size, 'data')
     tools.qemuImg('convert -f raw -O qcow2 base.raw base.qcow2')
     tools.tool('mkdir keep')
@@ -35,6 +35,7 @@ export const commitBench: Bench = {
         // Out of the folder of the base: a second overlay there would be a reason to refuse.
         tools.tool(`mv ${top} keep`)
       }
+      settle(setting)
       yield comparison(setting, size, format)
     }
   },
@@ -47,6 +48,7 @@ function comparison(setting: Setting, size: number, format: string): Comparison 
       copySparse(setting, `base.${format}`, `${side}-base.${format}`)
       copySparse(setting, `keep/${side}-${format}.qcow2`, `${side}.qcow2`)
     },
+    leaves: [`${side}-base.${format}`, `${side}.qcow2`],
     verify() {
       verifySame(setting, expected, `${side}-base.${format}`, format)
       verifySame(setting, expected, `${side}.qcow2`, 'qcow2')
@@ -59,5 +61,6 @@ function comparison(setting: Setting, size: number, format: string): Comparison 
     size,
     ours: cowpoint(setting, 'commit -q -f qcow2 ours.qcow2', around('ours')),
     theirs: qemuImg(setting, 'commit -q -f qcow2 theirs.qcow2', around('theirs')),
+    limit: plainCopy(setting, expected, size / 8),
   }
 }

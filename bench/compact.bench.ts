@@ -3,11 +3,11 @@
  * Free and used clusters take turns, so that a quarter of the file has to move.
  */
 
-import { closeSync, openSync, readSync, statSync, writeSync } from 'node:fs'
+import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Bench, type Setting, scaled, sizeText } from './bench.ts'
-import { cowpoint, verifySame } from './commands.ts'
-import { copySparse, writeRawDisk } from './inputs.ts'
+import { cowpoint, plainCopy, removing, verifySame } from './commands.ts'
+import { copySparse, settle, writeRawDisk } from './inputs.ts'
 import type { Comparison, Contender } from './pairs.ts'
 
 const MIB = 1024 * 1024
@@ -18,7 +18,7 @@ export const compactBench: Bench = {
   name: 'compact',
   async *comparisons(setting) {
     const { tools, folder } = setting
-    const size = scaled(setting, 2048)
+    const size = scaled(setting, 1024)
     writeRawDisk(join(folder, 'data.raw'), size, 'data')
     tools.qemuImg('convert -f raw -O qcow2 data.raw holes.qcow2')
     const piece = Math.max(CLUSTER, size / 512)
@@ -26,6 +26,7 @@ export const compactBench: Bench = {
     for (let at = piece; at < size; at += 2 * piece) discards.push('-c', `discard ${at} ${piece}`)
     tools.words('qemu-io', ['-f', 'qcow2', ...discards, 'holes.qcow2'])
     tools.qemuImg('convert -f qcow2 -O raw holes.qcow2 expected.raw')
+    settle(setting)
     yield comparison(setting, size, [])
     yield comparison(setting, size, ['first', 'second'])
   },
@@ -40,6 +41,7 @@ function comparison(setting: Setting, size: number, snapshots: readonly string[]
   }
   const around = (name: string) => ({
     prepare: () => copySparse(setting, input, name),
+    clear: removing(setting, name),
     verify() {
       verifySame(setting, 'expected.raw', name, 'qcow2')
       const length = statSync(join(folder, name)).size
@@ -60,27 +62,6 @@ function comparison(setting: Setting, size: number, snapshots: readonly string[]
     size,
     ours: cowpoint(setting, 'compact -q ours.qcow2', around('ours.qcow2')),
     theirs,
-    limit: plainCopy(setting, size / 4),
-  }
-}
-
-/** What has to move at least, moved without any thought. */
-function plainCopy({ folder }: Setting, length: number): Contender {
-  return {
-    command: `readSync and writeSync of ${length} bytes, 1 MiB each`,
-    run() {
-      const buffer = Buffer.alloc(MIB)
-      const from = openSync(join(folder, 'expected.raw'), 'r')
-      const to = openSync(join(folder, 'limit.raw'), 'w')
-      const start = performance.now()
-      for (let at = 0; at < length; at += MIB) {
-        const count = readSync(from, buffer, 0, Math.min(MIB, length - at), at)
-        writeSync(to, buffer, 0, count, at)
-      }
-      const ms = performance.now() - start
-      closeSync(from)
-      closeSync(to)
-      return ms
-    },
+    limit: plainCopy(setting, 'expected.raw', size / 4),
   }
 }

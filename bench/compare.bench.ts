@@ -3,16 +3,17 @@
 import { join } from 'node:path'
 import { type Bench, scaled, sizeText } from './bench.ts'
 import { cowpoint, otherTool, qemuImg, samePrint } from './commands.ts'
-import { copySparse, writeRawDisk } from './inputs.ts'
+import { copySparse, settle, writeRawDisk } from './inputs.ts'
 
 /** The job `compare`. */
 export const compareBench: Bench = {
   name: 'compare',
   async *comparisons(setting) {
-    const size = scaled(setting, 2048)
+    const size = scaled(setting, 1024)
     writeRawDisk(join(setting.folder, 'disk.raw'), size, 'mixed')
     setting.tools.qemuImg('convert -f raw -O qcow2 disk.raw disk.qcow2')
     copySparse(setting, 'disk.raw', 'copy.raw')
+    settle(setting)
     const verify = samePrint('compare')
     const line = 'compare -f raw -F qcow2 disk.raw disk.qcow2'
     yield {

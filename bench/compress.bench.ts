@@ -2,8 +2,8 @@
 
 import { join } from 'node:path'
 import { type Bench, type Setting, scaled, sizeText } from './bench.ts'
-import { cowpoint, qemuImg, removing, verifySame } from './commands.ts'
-import { writeRawDisk } from './inputs.ts'
+import { cowpoint, otherTool, qemuImg, verifySame } from './commands.ts'
+import { settle, writeRawDisk } from './inputs.ts'
 import type { Comparison } from './pairs.ts'
 
 /** The job `compress`. */
@@ -12,7 +12,7 @@ export const compressBench: Bench = {
   async *comparisons(setting) {
     const { tools, folder } = setting
     // QEMU packs 20 MiB a second.
-    const sizes = { disk: scaled(setting, 2048), small: scaled(setting, 256) }
+    const sizes = { disk: scaled(setting, 1024), small: scaled(setting, 128) }
     writeRawDisk(join(folder, 'disk.raw'), sizes.disk, 'mixed')
     writeRawDisk(join(folder, 'small.raw'), sizes.small, 'mixed')
     for (const type of ['zlib', 'zstd']) {
@@ -22,6 +22,7 @@ export const compressBench: Bench = {
         ...{ words: `${packing} small.raw`, expected: 'small.raw', format: 'qcow2' },
       })
       tools.ours(`convert ${packing} disk.raw ${type}.qcow2`)
+      settle(setting)
       yield comparison(setting, {
         ...{ job: `convert from ${type}`, size: sizes.disk },
         ...{ words: `-f qcow2 -O raw ${type}.qcow2`, expected: 'disk.raw', format: 'raw' },
@@ -42,7 +43,7 @@ interface Row {
 function comparison(setting: Setting, row: Row): Comparison {
   const { job, size, words, expected, format } = row
   const around = (out: string) => ({
-    prepare: removing(setting, out),
+    leaves: [out],
     verify: () => verifySame(setting, expected, out, format),
   })
   const content = `${sizeText(size)}, half of it data that compresses to a half`
@@ -56,5 +57,8 @@ function comparison(setting: Setting, row: Row): Comparison {
     ours: cowpoint(setting, `convert ${words} ours`, around('ours')),
     // Packed clusters come one after the other, so there -W is refused.
     theirs: format === 'raw' ? [theirs(''), theirs('-W ')] : theirs(''),
+    limit: otherTool(setting, `cp --sparse=always --reflink=never ${expected} limit`, {
+      leaves: ['limit'],
+    }),
   }
 }

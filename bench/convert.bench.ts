@@ -2,8 +2,8 @@
 
 import { join } from 'node:path'
 import { type Bench, type Setting, scaled, sizeText } from './bench.ts'
-import { cowpoint, otherTool, qemuImg, removing, verifySame } from './commands.ts'
-import { CONTENT_TEXTS, type Content, writeRawDisk } from './inputs.ts'
+import { cowpoint, otherTool, qemuImg, verifySame } from './commands.ts'
+import { CONTENT_TEXTS, type Content, settle, writeRawDisk } from './inputs.ts'
 import type { Comparison } from './pairs.ts'
 
 /** What each row may be slowed by; `cached` is what the others differ from. */
@@ -23,6 +23,7 @@ export const convertBench: Bench = {
     for (const content of ['mixed', 'data', 'sparse'] as const) {
       writeRawDisk(join(setting.folder, 'disk.raw'), size, content)
       setting.tools.qemuImg('convert -f raw -O qcow2 disk.raw disk.qcow2')
+      settle(setting)
       const row = (from: string, to: string, medium: Medium = 'cached') =>
         comparison(setting, { from, to, size, content, medium })
       yield row('raw', 'qcow2')
@@ -48,14 +49,13 @@ function comparison(setting: Setting, row: Row): Comparison {
   const { from, to, size, content, medium } = row
   const flags = medium === 'flushed' ? '-t writeback ' : ''
   const line = (out: string) => `convert ${flags}-f ${from} -O ${to} disk.${from} ${out}`
-  const prepare = (out: string) => () => {
-    removing(setting, out)()
+  const prepare = () => {
     // Drops what the page cache holds of the file.
     if (medium === 'cold')
       setting.tools.tool(`dd if=disk.${from} iflag=nocache count=0 status=none`)
   }
   const around = (out: string) => ({
-    prepare: prepare(out),
+    ...{ prepare, leaves: [out] },
     verify: () => verifySame(setting, 'disk.raw', out, to),
   })
   const theirs = (more: string) =>
@@ -68,7 +68,7 @@ function comparison(setting: Setting, row: Row): Comparison {
     ours: cowpoint(setting, line('ours'), around('ours')),
     theirs: [theirs(''), theirs(' -W'), theirs(' -W -m 16')],
     limit: otherTool(setting, `cp --sparse=always --reflink=never disk.${from} limit`, {
-      prepare: prepare('limit'),
+      ...{ prepare, leaves: ['limit'] },
     }),
   }
 }

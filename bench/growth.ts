@@ -53,12 +53,16 @@ export async function measureGrowth(bench: Bench, options: RunOptions): Promise<
 
 async function measure({ ours }: Comparison, size: number, count: number): Promise<GrowthStep> {
   const values: number[] = []
-  for (let round = 0; round <= count; round++) {
+  // The first round, which warms up, shows how much memory it takes.
+  await ours.prepare?.()
+  const peakMemory = await ours.peakMemory?.()
+  await ours.verify?.()
+  ours.clear?.()
+  for (let round = 0; round < count; round++) {
     await ours.prepare?.()
     values.push(await ours.run())
     await ours.verify?.()
+    ours.clear?.()
   }
-  await ours.prepare?.()
-  const peakMemory = await ours.peakMemory?.()
-  return { size, ms: median(values.slice(1)), peakMemory }
+  return { size, ms: median(values), peakMemory }
 }

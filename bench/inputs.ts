@@ -57,6 +57,11 @@ export const CONTENT_TEXTS: Readonly<Record<Content, string>> = {
   sparse: 'a twentieth data, the rest holes',
 }
 
+/** Waits until the inputs are on the disk: else they are written while something is measured, and cannot leave the page cache. */
+export function settle({ tools, folder }: Setting): void {
+  tools.tool(`sync -f ${folder}`)
+}
+
 /** Writes a raw disk. */
 export function writeRawDisk(path: string, size: number, content: Content): void {
   const shares = SHARES[content]

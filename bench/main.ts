@@ -1,6 +1,6 @@
 /**
- * `npm run bench [-- job …] [--runs N] [--json] [--smoke | --large] [--growth]`: builds, measures, prints. Progress goes to standard
- * error, the report to standard output. A wrong result ends it with status 1.
+ * `npm run bench [-- job …] [--runs N] [--json] [--smoke | --large] [--growth]`: builds, measures, prints. Each row goes to standard
+ * error as soon as it is known, the report to standard output. A wrong result ends it with status 1.
  */
 
 import { join } from 'node:path'
@@ -10,7 +10,14 @@ import { bundleCli, bundleLibrary } from '../scripts/bundle.ts'
 import { LARGE_SCALE, SMOKE_SCALE } from './bench.ts'
 import { type Growth, measureGrowth } from './growth.ts'
 import type { Outcome } from './pairs.ts'
-import { growthText, reportText, surroundings } from './report.ts'
+import {
+  growthRowText,
+  growthText,
+  headLines,
+  reportText,
+  rowText,
+  surroundings,
+} from './report.ts'
 import { BENCHES, runBench, withTools } from './run.ts'
 
 const DIST = fileURLToPath(new URL('../dist/', import.meta.url))
@@ -42,19 +49,27 @@ async function main(): Promise<void> {
   const scale = values.smoke ? SMOKE_SCALE : values.large ? LARGE_SCALE : 1
   const options = { cowpoint, library, pairCount, scale }
   const around = await withTools(cowpoint, (tools) => surroundings(tools, options))
+  for (const line of headLines(around)) console.error(line)
   if (values.growth) {
     const rows: Growth[] = []
-    for (const bench of chosen) rows.push(...(await measureGrowth(bench, options)))
+    for (const bench of chosen) {
+      const more = await measureGrowth(bench, options)
+      for (const row of more) console.error(growthRowText(row))
+      rows.push(...more)
+    }
     console.log(
       values.json ? JSON.stringify({ ...around, rows }, undefined, 2) : growthText(around, rows),
     )
     return
   }
   const outcomes: Outcome[] = []
+  let rowStart = performance.now()
   for (const bench of chosen) {
     await runBench(bench, options, (outcome) => {
       outcomes.push(outcome)
-      console.error(`${outcome.ratio.toFixed(2).padStart(6)}  ${outcome.job}`)
+      const seconds = (performance.now() - rowStart) / 1000
+      rowStart = performance.now()
+      console.error(`${rowText(outcome)} in ${seconds.toFixed(0)} s`)
     })
   }
   console.log(

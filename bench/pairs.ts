@@ -13,7 +13,9 @@ export interface Contender {
   run(): Promise<number> | number
   /** Throws where the last run left or printed something wrong; not timed. */
   verify?(): Promise<void> | void
-  /** Does the work once and says how much memory its process held at most, in bytes; undefined where the system does not tell. */
+  /** Removes what the last run left: a large file waiting to be written would slow whoever comes next. */
+  clear?(): void
+  /** As `run`, but says how much memory its process held at most, in bytes; undefined where the system does not tell. */
   peakMemory?(): Promise<number | undefined>
 }
 
@@ -31,7 +33,7 @@ export interface Comparison {
   readonly size?: number
   /** What bounds both: the same bytes without any format. */
   readonly limit?: Contender
-  /** Rounds before those that count; 1 where left out. A library is compiled while it runs. */
+  /** Rounds of ours before those that count; 1 where left out. A library is compiled while it runs. */
   readonly warmUpCount?: number
   /** Below about 110 ms the start of a process decides, so a difference says more than a ratio. */
   readonly judgedBy?: 'difference'
@@ -65,19 +67,22 @@ export interface Outcome {
   readonly verifiedCount: number
 }
 
-/** Runs `pairCount` pairs, after rounds that are verified but not counted: they warm caches and compilers. */
+/**
+ * Runs `pairCount` pairs, after rounds that are verified but not counted: they warm caches and compilers, and show how much memory
+ * it takes, as looking at it would disturb those that count. The limit, which nobody is compared with, runs with every other pair.
+ */
 export async function runPairs(comparison: Comparison, pairCount: number): Promise<Outcome> {
-  const { ours, limit, warmUpCount = 1 } = comparison
+  const { ours, limit } = comparison
   const rounds = new Rounds()
-  const theirs = await quickest(rounds, comparison)
-  for (let round = 0; round < warmUpCount + pairCount; round++) {
+  const theirs = await warmUp(rounds, comparison)
+  for (let round = 0; round < pairCount; round++) {
     // Whoever comes second finds a busier disk: that takes turns too.
-    const order = round % 2 === 0 ? [ours, theirs] : [theirs, ours]
-    if (limit !== undefined) order.push(limit)
-    for (const contender of order) await rounds.run(contender, round >= warmUpCount)
+    const order = round % 2 === 0 ? [theirs, ours] : [ours, theirs]
+    if (limit !== undefined && round % 2 === 0) order.push(limit)
+    for (const contender of order) await rounds.run(contender)
   }
-  const mine = await rounds.times(ours)
-  const other = await rounds.times(theirs)
+  const mine = rounds.times(ours)
+  const other = rounds.times(theirs)
   return {
     job: comparison.job,
     conditions: comparison.conditions,
@@ -85,22 +90,28 @@ export async function runPairs(comparison: Comparison, pairCount: number): Promi
     judgedBy: comparison.judgedBy ?? 'ratio',
     ours: mine,
     theirs: other,
-    ...(limit === undefined ? {} : { limit: await rounds.times(limit) }),
+    ...(limit === undefined ? {} : { limit: rounds.times(limit) }),
     ratio: median(mine.values.map((value, index) => value / other.values[index]!)),
     difference: median(mine.values.map((value, index) => value - other.values[index]!)),
     verifiedCount: rounds.verifiedCount,
   }
 }
 
-/** The quickest of their ways, each tried twice where there are several. */
-async function quickest(rounds: Rounds, { theirs }: Comparison): Promise<Contender> {
-  const ways = [theirs].flat()
+/** The rounds that do not count. Where they have several ways each is tried once; answers the quickest. */
+async function warmUp(rounds: Rounds, comparison: Comparison): Promise<Contender> {
+  const { ours, limit, warmUpCount = 1 } = comparison
+  const ways = [comparison.theirs].flat()
+  for (let round = 1; round < warmUpCount; round++) {
+    await rounds.warmUp(ours)
+  }
+  await rounds.warmUp(ours)
   let best = { contender: ways[0]!, value: Number.POSITIVE_INFINITY }
-  if (ways.length === 1) return best.contender
-  for (const contender of [...ways, ...ways]) {
-    const value = await rounds.run(contender, false)
+  for (const contender of ways.length > 1 ? ways : []) {
+    const value = await rounds.once(contender, () => contender.run())
     if (value < best.value) best = { contender, value }
   }
+  await rounds.warmUp(best.contender)
+  if (limit !== undefined) await rounds.warmUp(limit)
   return best.contender
 }
 
@@ -108,25 +119,40 @@ async function quickest(rounds: Rounds, { theirs }: Comparison): Promise<Contend
 class Rounds {
   verifiedCount = 0
   readonly #values = new Map<Contender, number[]>()
+  readonly #peaks = new Map<Contender, number>()
 
-  async run(contender: Contender, counts: boolean): Promise<number> {
+  /** A run that counts. */
+  async run(contender: Contender): Promise<void> {
+    const value = await this.once(contender, () => contender.run())
+    this.#values.set(contender, [...(this.#values.get(contender) ?? []), value])
+  }
+
+  /** A run that does not. */
+  async warmUp(contender: Contender): Promise<void> {
+    if (contender.peakMemory === undefined) {
+      await this.once(contender, () => contender.run())
+      return
+    }
+    const peak = await this.once(contender, () => contender.peakMemory?.())
+    if (peak !== undefined) this.#peaks.set(contender, peak)
+  }
+
+  /** Prepares, works, verifies. */
+  async once<T>(contender: Contender, work: () => Promise<T> | T): Promise<T> {
     await contender.prepare?.()
-    const value = await contender.run()
+    const value = await work()
     await contender.verify?.()
     if (contender.verify !== undefined) this.verifiedCount++
-    if (counts) this.#values.set(contender, [...(this.#values.get(contender) ?? []), value])
+    contender.clear?.()
     return value
   }
 
-  /** The times, and the memory of one more run: looking at it would disturb those that count. */
-  async times(contender: Contender): Promise<Times> {
+  times(contender: Contender): Times {
     const values = this.#values.get(contender) ?? []
     const middle = median(values)
     const spread = (quantile(values, 0.75) - quantile(values, 0.25)) / 2 / middle
     const times = { command: contender.command, median: middle, spread, values }
-    if (contender.peakMemory === undefined) return times
-    await contender.prepare?.()
-    const peakMemory = await contender.peakMemory()
+    const peakMemory = this.#peaks.get(contender)
     return peakMemory === undefined ? times : { ...times, peakMemory }
   }
 }

@@ -2,8 +2,8 @@
 
 import { join } from 'node:path'
 import { type Bench, type Setting, scaled, sizeText } from './bench.ts'
-import { cowpoint, qemuImg, verifySame } from './commands.ts'
-import { copySparse, writeRawDisk } from './inputs.ts'
+import { cowpoint, plainRead, qemuImg, verifySame } from './commands.ts'
+import { copySparse, settle, writeRawDisk } from './inputs.ts'
 import { WRITTEN } from './operations.ts'
 import type { Comparison } from './pairs.ts'
 
@@ -14,7 +14,7 @@ export const rebaseBench: Bench = {
   name: 'rebase',
   async *comparisons(setting) {
     const { tools, folder } = setting
-    const size = scaled(setting, 2048)
+    const size = scaled(setting, 1024)
     writeRawDisk(join(folder, 'base.raw'), size, 'data')
     tools.qemuImg('convert -f raw -O qcow2 base.raw old.qcow2')
     copySparse(setting, 'old.qcow2', 'new.qcow2')
@@ -26,6 +26,7 @@ export const rebaseBench: Bench = {
     tools.qemuImg('create -q -f qcow2 -b old.qcow2 -F qcow2 top.qcow2')
     write(16 * CLUSTER, 'top.qcow2')
     tools.qemuImg('convert -f qcow2 -O raw top.qcow2 expected.raw')
+    settle(setting)
     yield comparison(setting, size, '-b new.qcow2 -F qcow2', 'rebase, an eighth differs')
     yield comparison(setting, size, '-b ', 'rebase to nothing')
   },
@@ -34,6 +35,7 @@ export const rebaseBench: Bench = {
 function comparison(setting: Setting, size: number, base: string, job: string): Comparison {
   const around = (name: string) => ({
     prepare: () => copySparse(setting, 'top.qcow2', name),
+    leaves: [name],
     verify: () => verifySame(setting, 'expected.raw', name, 'qcow2'),
   })
   return {
@@ -43,5 +45,6 @@ function comparison(setting: Setting, size: number, base: string, job: string): 
     size,
     ours: cowpoint(setting, `rebase -q -f qcow2 ${base} ours.qcow2`, around('ours.qcow2')),
     theirs: qemuImg(setting, `rebase -q -f qcow2 ${base} theirs.qcow2`, around('theirs.qcow2')),
+    limit: plainRead(setting, 'expected.raw', size),
   }
 }

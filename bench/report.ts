@@ -41,7 +41,8 @@ export function surroundings(
   }
 }
 
-function head(around: Surroundings): string[] {
+/** What stands above the rows: versions and machine. */
+export function headLines(around: Surroundings): string[] {
   const { cpu, coreCount, memoryGib, kernel, fileSystem } = around
   return [
     `${around.date}: ${around.cowpoint}, Node ${around.node}, ${around.qemuImg}`,
@@ -52,32 +53,49 @@ function head(around: Surroundings): string[] {
 
 /** The whole report as Markdown. */
 export function reportText(around: Surroundings, outcomes: readonly Outcome[]): string {
-  const rows = outcomes.map((outcome) => [
+  const pairs = `${around.pairCount} pairs a row; median, ± half the distance between the quartiles`
+  const table = tableLines([TITLES, ...outcomes.map(cells)])
+  return [...headLines(around), pairs, '', ...table, '', ...outcomes.map(details)].join('\n')
+}
+
+/** The row of one outcome by itself: what is known when a run ends before its end. */
+export function rowText(outcome: Outcome): string {
+  return `| ${cells(outcome).join(' | ')} |`
+}
+
+const TITLES = ['job', 'ours', 'theirs', 'ours/theirs', 'limit', 'MiB']
+
+function cells(outcome: Outcome): string[] {
+  return [
     outcome.job,
     timeText(outcome.ours, outcome.unit),
     timeText(outcome.theirs, outcome.unit),
     verdict(outcome),
     outcome.limit === undefined ? '' : timeText(outcome.limit, outcome.unit),
     memoryText(outcome),
-  ])
-  const titles = ['job', 'ours', 'theirs', 'ours/theirs', 'limit', 'MiB']
-  const pairs = `${around.pairCount} pairs a row; median, ± half the distance between the quartiles`
-  const table = tableLines([titles, ...rows])
-  return [...head(around), pairs, '', ...table, '', ...outcomes.map(details)].join('\n')
+  ]
 }
 
 /** What the same jobs cost as they grow, as Markdown. */
 export function growthText(around: Surroundings, rows: readonly Growth[]): string {
+  const titles = ['job', 'GiB', 'ms', 'ms per further GiB', 'MiB of memory']
+  return [...headLines(around), '', ...tableLines([titles, ...rows.map(growthCells)])].join('\n')
+}
+
+/** The row of one job by itself. */
+export function growthRowText(row: Growth): string {
+  return `| ${growthCells(row).join(' | ')} |`
+}
+
+function growthCells({ job, steps }: Growth): string[] {
   const gib = (size: number) => Number((size / 2 ** 30).toPrecision(3))
-  const lines = rows.map(({ job, steps }) => [
+  return [
     job,
     steps.map(({ size }) => gib(size)).join(', '),
     steps.map(({ ms }) => ms.toFixed(0)).join(', '),
     marginalCosts(steps).map(costText).join(', '),
     steps.map(({ peakMemory }) => mib(peakMemory)).join(', '),
-  ])
-  const titles = ['job', 'GiB', 'ms', 'ms per further GiB', 'MiB of memory']
-  return [...head(around), '', ...tableLines([titles, ...lines])].join('\n')
+  ]
 }
 
 function costText(cost: number): string {

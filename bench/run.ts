@@ -19,6 +19,7 @@ import { snapshotBench } from './snapshot.bench.ts'
 import { startBench } from './start.bench.ts'
 import { checkBench, mapBench } from './tables.bench.ts'
 import { Tools } from './tools.ts'
+import { virtualBench } from './virtual.bench.ts'
 import { writeBench } from './write.bench.ts'
 
 /** All jobs, in the order of the report. */
@@ -40,6 +41,7 @@ export const BENCHES: readonly Bench[] = [
   amendBench,
   resizeBench,
   bitmapBench,
+  virtualBench,
 ]
 
 /** What is run, and how. */

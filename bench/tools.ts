@@ -11,6 +11,13 @@ export interface Ran {
   readonly stdout: string
 }
 
+/** A run that was looked at while it ran, and is over. */
+export interface Watched {
+  readonly stdout: string
+  /** Bytes; undefined where the system does not tell. */
+  readonly peakMemory: number | undefined
+}
+
 // What makes Node slower to start has nothing to do with the command.
 const { NODE_EXTRA_CA_CERTS: _, NODE_OPTIONS: __, ...inherited } = process.env
 const ENVIRONMENT = { ...inherited, LC_ALL: 'C.UTF-8' }
@@ -22,11 +29,14 @@ const LOOK_MS = 3
 export class Tools {
   readonly folder: string
   readonly #cowpoint: string
+  readonly #environment: NodeJS.ProcessEnv
 
   /** `cowpoint` is the main file of the built command. */
   constructor(folder: string, cowpoint: string) {
     this.folder = folder
     this.#cowpoint = cowpoint
+    // What the command keeps of its compiled code goes with the folder.
+    this.#environment = { ...ENVIRONMENT, XDG_CACHE_HOME: folder }
   }
 
   /** Runs `cowpoint` with the words of a line. */
@@ -46,11 +56,16 @@ export class Tools {
   }
 
   /** Runs any tool, and says how many bytes of memory it held at most, to within what it takes in the last few milliseconds. */
-  async peakMemory(line: string): Promise<number | undefined> {
+  async watched(line: string): Promise<Watched> {
     const [name = '', ...words] = line.split(' ')
     const [program, before] = this.#program(name)
-    const options = { cwd: this.folder, env: ENVIRONMENT, stdio: 'ignore' } as const
-    const child = spawn(program, [...before, ...words], options)
+    const output = join(this.folder, 'stdout')
+    const descriptor = openSync(output, 'w')
+    const child = spawn(program, [...before, ...words], {
+      ...{ cwd: this.folder, env: this.#environment },
+      stdio: ['ignore', descriptor, 'ignore'],
+    })
+    closeSync(descriptor)
     let peak: number | undefined
     const timer = setInterval(() => {
       peak = peakOf(child.pid ?? 0) ?? peak
@@ -58,7 +73,7 @@ export class Tools {
     try {
       const [status] = await once(child, 'exit')
       if (status !== 0) throw new Error(`${line} ended with ${status}`)
-      return peak
+      return { stdout: readFileSync(output, 'utf8'), peakMemory: peak }
     } finally {
       clearInterval(timer)
     }
@@ -72,7 +87,7 @@ export class Tools {
     const start = performance.now()
     const result = spawnSync(program, [...before, ...words], {
       cwd: this.folder,
-      env: ENVIRONMENT,
+      env: this.#environment,
       stdio: ['ignore', descriptor, 'pipe'],
     })
     const ms = performance.now() - start

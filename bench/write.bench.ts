@@ -68,11 +68,11 @@ export const writeBench: Bench = {
 function comparison(setting: Setting, place: Place, writes: Pattern): Comparison {
   const { size, blockSize, count } = writes
   writeExpected(setting, place.before, writes)
-  let madeCount = 0
+  const made = new Set<string>()
   const around = (name: string) => ({
     prepare() {
-      // One for each side.
-      if (place.keeps && madeCount++ >= 2) return
+      if (place.keeps && made.has(name)) return
+      made.add(name)
       rmSync(join(setting.folder, name), { force: true })
       place.make(name)
     },

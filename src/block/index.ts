@@ -14,6 +14,7 @@ export {
 } from './digest.ts'
 export type { Extent, ExtentKind } from './extent.ts'
 export { appendExtent } from './extent.ts'
+export { FlushAhead } from './flush-ahead.ts'
 export { checkRange, checkSize, deviceClosed, notSupported, readOnly } from './guard.ts'
 export { beginRead, beginWrite, promiseOf } from './now.ts'
 export { ReadOnlyDevice } from './read-only-device.ts'

@@ -6,7 +6,7 @@
 import { ImageError, UsageError } from '../base/errors.ts'
 import { throwingFirst } from '../base/first-error.ts'
 import type { LongWork } from '../base/progress.ts'
-import { copy } from '../block/index.ts'
+import { copy, FlushAhead } from '../block/index.ts'
 import { EXTENSION, type MergeSource } from '../qcow2/index.ts'
 import { type FileSystem, LockGroup, nodeFiles } from '../storage/index.ts'
 import type { Chain, Layer } from './chain.ts'
@@ -128,11 +128,18 @@ async function mergeInto(
     await active.image.mergeDisk(source, { ...work, pace })
   } else {
     if (device.size < source.device.size) await device.resize(source.device.size)
+    const flushes = new FlushAhead(() => device.flush())
     const write = async (offset: number, bytes: Uint8Array): Promise<void> => {
       await device.write(offset, bytes)
+      flushes.wrote(bytes.length)
       await pace?.(bytes.length)
     }
-    await copy(source.device, device, { ...work, parts: source.parts, write })
+    try {
+      await copy(source.device, device, { ...work, parts: source.parts, write })
+    } finally {
+      await flushes.settle()
+    }
+    await flushes.finish()
   }
   await device.flush()
 }

@@ -32,6 +32,9 @@ import { PROBE_SIZE, probeFormat } from './probe.ts'
 import { folderOf, joinPath } from './reference.ts'
 import { type Window, windowOf } from './window.ts'
 
+/** Less than for a new image: who is killed leaves so much behind the end of a disk that may be meant to stay small. */
+const APPEND_WINDOW = 16 * 1024 * 1024
+
 /** A layer before its image is opened. */
 export interface FoundLayer {
   readonly location: Location
@@ -169,7 +172,7 @@ function deviceLook(stat: FileStat, format: Format, window: Window): FileDeviceO
     const end = window.offset + window.size
     return end > stat.size ? { sizeMultiple: end } : {}
   }
-  return format === 'raw' ? { sizeMultiple: 512 } : { growable: true }
+  return format === 'raw' ? { sizeMultiple: 512 } : { growable: true, appendWindow: APPEND_WINDOW }
 }
 
 function cut(hostFile: FileDevice, { offset, size }: Window): BlockDevice {

@@ -95,7 +95,9 @@ export function chooseWay(
   const by = (a: RemovalWay, b: RemovalWay) =>
     overlays.length === 1 ? a.moved - b.moved : a.growth - b.growth
   const candidates = overlays.length === 1 && merging.length > 0 ? merging : possible
-  return candidates.toSorted(by)[0] as RemovalWay
+  // Pulls first: among equals a push also gives back cluster by cluster what it replaces.
+  const isPush = ({ direction }: RemovalWay) => Number(direction === 'push')
+  return candidates.toSorted((a, b) => by(a, b) || isPush(a) - isPush(b))[0] as RemovalWay
 }
 
 function impossible(direction: RemovalDirection, obstacle: string | undefined): RemovalWay {

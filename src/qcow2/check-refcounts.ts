@@ -3,6 +3,7 @@
  * stored refcounts, for the check of the copied flags that follows.
  */
 
+import { alignedBytes } from '../base/aligned.ts'
 import { breathe } from '../base/breathe.ts'
 import { hex, isZero, rangesEqual } from '../base/bytes.ts'
 import { type Findings, hexWords } from './check-findings.ts'
@@ -29,6 +30,8 @@ export class StoredRefcounts {
   /** Blocks whose refcounts cannot be read, by their index in the refcount table. */
   readonly #broken = new Set<number>()
   #signalled = false
+  /** A page of counts in the order of bytes that a block has. */
+  readonly #swapped = new Uint16Array(PAGE_CLUSTERS)
 
   constructor(parts: ImageParts, findings: Findings) {
     this.#parts = parts
@@ -203,7 +206,8 @@ export class StoredRefcounts {
   /** Whether a stretch of counts is byte for byte that of a block, for the common width of 16 bits. */
   #agrees(page: CountPage, from: number, to: number, block: Uint8Array, first: number): boolean {
     if (!(page instanceof Uint16Array) || this.#codec.bits !== 16 || !LITTLE_ENDIAN) return false
-    const swapped = Buffer.from(page.slice(from, to).buffer).swap16()
+    this.#swapped.set(page.subarray(from, to))
+    const swapped = Buffer.from(this.#swapped.buffer, 0, (to - from) * 2).swap16()
     return rangesEqual(swapped, 0, block, first * 2, swapped.length)
   }
 
@@ -233,7 +237,7 @@ class BlockReader {
 
   constructor(parts: ImageParts) {
     this.#parts = parts
-    this.#buffer = new Uint8Array(parts.geometry.clusterSize)
+    this.#buffer = alignedBytes(parts.geometry.clusterSize)
   }
 
   /** Whether the block that was read last has no refcount but zero. */

@@ -132,6 +132,12 @@ export class TableCounter {
         }
       }
       page[index] = count
+      if (weight !== 1) continue
+      const left = Math.min(PAGE_CLUSTERS - index, lastInFile - cluster + 1, (end - at) / 8)
+      const run = countFollowers(table, at, clusterSize, page, index, left)
+      allocated += run
+      next += run
+      at += run * 8
     }
     this.layout.allocatedClusters += allocated
     this.layout.fragmentedClusters += fragmented
@@ -317,4 +323,30 @@ export class TableCounter {
         'Use qemu-img amend to increase the refcount entry width or qemu-img convert to create a clean copy if the image cannot be opened for writing',
     )
   }
+}
+
+/**
+ * Counts the clusters that follow the one of the entry at `at` in the file as well as in the table, have its flags and were not
+ * counted before; at most as many as make `limit` with it. Answers how many.
+ */
+function countFollowers(
+  table: DataView,
+  at: number,
+  clusterSize: number,
+  page: CountPage,
+  index: number,
+  limit: number,
+): number {
+  const hi = table.getInt32(at)
+  let lo = table.getInt32(at + 4)
+  let run = 1
+  for (; run < limit; run++) {
+    lo = (lo + clusterSize) | 0
+    // Here the upper half would change.
+    if (lo >= 0 && lo < clusterSize) break
+    if (table.getInt32(at + run * 8 + 4) !== lo || table.getInt32(at + run * 8) !== hi) break
+    if (page[index + run] !== 0) break
+    page[index + run] = 1
+  }
+  return run - 1
 }

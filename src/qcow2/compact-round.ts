@@ -284,7 +284,7 @@ class Round {
 
 /** Takes its only reference from a cluster; false where it has more, or where that needs a read. */
 function moveSingleCount(transaction: Transaction, source: number): boolean {
-  return transaction.countNow(source) === 1 && transaction.changeNow(source, 1, -1) === 1
+  return transaction.ownNow(source, 1) === 1 && transaction.changeNow(source, 1, -1) === 1
 }
 
 /** Gives `target`, which was just taken, all references of `source`. */

@@ -8,7 +8,7 @@ import { entryOffset } from './layout/entries.ts'
 import { L1Table } from './metadata/l1-table.ts'
 import type { Qcow2State } from './metadata/state.ts'
 import type { Transaction } from './metadata/transaction.ts'
-import { type TreeWork, treeTables } from './table-tree.ts'
+import { runEnd, TableWrites, type TreeWork, treeTables } from './table-tree.ts'
 
 /** What is known of the flags already. */
 export interface SettleOptions {
@@ -26,20 +26,20 @@ export async function settleActive(
 ): Promise<L1Table> {
   const { clusterSize } = state.geometry
   const next = new L1Table(active.bytes.slice())
+  const writes = new TableWrites(state, transaction)
   for await (const table of treeTables(state, active, work)) {
     const isOwn = (await transaction.count(table.offset / clusterSize)) === 1
     // What is below a shared table is shared as well, and was so before.
     if (!isOwn && options.keepSet) continue
-    const bytes = table.bytes.slice()
-    if (await settleTable(state, transaction, bytes, options)) {
-      const offset = await transaction.take(1)
-      await transaction.write(offset, bytes)
+    if (await settleTable(state, transaction, table.bytes, options)) {
+      const offset = await writes.add(table.bytes)
       await transaction.change(table.offset / clusterSize, 1, -1)
       next.set(table.index, offset, true)
     } else {
       next.set(table.index, table.offset, isOwn)
     }
   }
+  await writes.finish()
   return next
 }
 
@@ -73,17 +73,27 @@ function settleLoaded(
 ): void {
   const { clusterSize, l2EntrySize } = state.geometry
   const settled = keepSet ? HI_COPIED | HI_COMPRESSED : HI_COMPRESSED
-  for (; progress.at < view.byteLength; progress.at += l2EntrySize) {
-    const { at } = progress
-    const hi = view.getUint32(at)
-    if ((hi & settled) !== 0) continue
-    const offset = entryOffset(hi, view.getUint32(at + 4))
-    if (offset === 0) continue
-    const count = transaction.countNow(offset / clusterSize)
-    if (count === undefined) return
-    const wanted = count === 1 ? (hi | HI_COPIED) >>> 0 : (hi & ~HI_COPIED) >>> 0
-    if (wanted === hi) continue
-    view.setUint32(at, wanted)
-    progress.changed = true
+  while (progress.at < view.byteLength) {
+    const hi = view.getUint32(progress.at)
+    const offset = entryOffset(hi, view.getUint32(progress.at + 4))
+    const end = runEnd(view, progress.at, l2EntrySize, clusterSize)
+    if ((hi & settled) !== 0 || offset === 0) {
+      progress.at = end
+      continue
+    }
+    const isSet = (hi & HI_COPIED) !== 0
+    for (let cluster = offset / clusterSize; progress.at < end; ) {
+      const own = transaction.ownNow(cluster, (end - progress.at) / l2EntrySize)
+      if (own === 0) return
+      const stop = progress.at + Math.abs(own) * l2EntrySize
+      if (own > 0 !== isSet) {
+        for (let at = progress.at; at < stop; at += l2EntrySize) {
+          view.setUint32(at, (view.getUint32(at) ^ HI_COPIED) >>> 0)
+        }
+        progress.changed = true
+      }
+      cluster += Math.abs(own)
+      progress.at = stop
+    }
   }
 }

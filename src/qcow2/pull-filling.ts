@@ -132,8 +132,8 @@ export class PullFilling {
 
   async #read(offset: number, length: number): Promise<Uint8Array> {
     const { source, countOnly } = this.#parts
+    if (countOnly === true) return anyData(length)
     const bytes = new Uint8Array(length)
-    if (countOnly === true) return bytes.fill(1)
     const there = Math.min(length, source.device.size - offset)
     if (there > 0) await source.device.read(offset, bytes.subarray(0, there))
     return bytes
@@ -327,6 +327,14 @@ export class PullFilling {
     if (this.#writes.length >= IN_FLIGHT) await this.#writes.shift()
     await options.pace?.(pending.bytes.length)
   }
+}
+
+let ones = new Uint8Array(0)
+
+/** Bytes that are no zeroes, where nothing is read but its cost is counted; lent. */
+function anyData(length: number): Uint8Array {
+  if (ones.length < length) ones = new Uint8Array(Math.max(length, READ_SIZE)).fill(1)
+  return ones.subarray(0, length)
 }
 
 function follows(plan: ClusterPlan | undefined, start: number): boolean {

@@ -18,7 +18,13 @@ import { L1Table } from './metadata/l1-table.ts'
 import type { Qcow2State } from './metadata/state.ts'
 import { readL1 } from './metadata/state.ts'
 import { Transaction } from './metadata/transaction.ts'
-import { changeReferences, TreeWork, treeTables } from './table-tree.ts'
+import {
+  changeReferences,
+  TableWrites,
+  type TreeTable,
+  TreeWork,
+  treeTables,
+} from './table-tree.ts'
 
 /** What a new snapshot is called, and what the guest's state was. */
 export interface SnapshotOptions extends LongWork, HeaderNotes {
@@ -54,12 +60,14 @@ export async function createSnapshot(
     const entryCount = vmStateSize > 0 ? active.entryCount : diskEntries
     const frozen = new L1Table(active.bytes.slice(0, entryCount * 8))
     const next = new L1Table(new Uint8Array(diskEntries * 8))
+    const writes = new TableWrites(state, transaction)
     for await (const table of treeTables(state, active, work, 0, diskEntries)) {
       await changeReferences(state, transaction, table.bytes, 1)
-      const offset = await sharedTable(state, transaction, table.offset, table.bytes)
+      const offset = await sharedTable(state, transaction, writes, table)
       frozen.set(table.index, offset, false)
       next.set(table.index, offset, false)
     }
+    await writes.finish()
     // The VM state belongs to the snapshot from now on, or to nobody.
     for await (const table of treeTables(state, active, work, diskEntries)) {
       if (vmStateSize > 0) {
@@ -114,18 +122,17 @@ export async function applySnapshot(
   await Transaction.run(state, async (transaction) => {
     const entryCount = Math.max(source.entryCount, l1EntriesFor(size, geometry))
     const next = new L1Table(new Uint8Array(entryCount * 8))
+    const writes = new TableWrites(state, transaction)
     for await (const table of treeTables(state, source, work)) {
       await changeReferences(state, transaction, table.bytes, 1)
-      const bytes = table.bytes.slice()
-      if (clearCopied(bytes, geometry.l2EntrySize)) {
-        const offset = await transaction.take(1)
-        await transaction.write(offset, bytes)
-        next.set(table.index, offset, true)
+      if (clearCopied(table.bytes, geometry.l2EntrySize)) {
+        next.set(table.index, await writes.add(table.bytes), true)
       } else {
         await transaction.change(table.offset / geometry.clusterSize, 1, 1)
         next.set(table.index, table.offset, false)
       }
     }
+    await writes.finish()
     for await (const table of treeTables(state, active, work)) {
       await changeReferences(state, transaction, table.bytes, -1)
       await transaction.change(table.offset / geometry.clusterSize, 1, -1)
@@ -168,17 +175,15 @@ export async function deleteSnapshot(
 async function sharedTable(
   state: Qcow2State,
   transaction: Transaction,
-  offset: number,
-  bytes: Uint8Array,
+  writes: TableWrites,
+  { offset, bytes }: TreeTable,
 ): Promise<number> {
   const { clusterSize, l2EntrySize } = state.geometry
-  const copy = bytes.slice()
-  if (!clearCopied(copy, l2EntrySize)) {
+  if (!clearCopied(bytes, l2EntrySize)) {
     await transaction.change(offset / clusterSize, 1, 1)
     return offset
   }
-  const shared = await transaction.take(1)
-  await transaction.write(shared, copy)
+  const shared = await writes.add(bytes)
   await transaction.change(shared / clusterSize, 1, 1)
   await transaction.change(offset / clusterSize, 1, -1)
   return shared

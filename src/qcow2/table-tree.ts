@@ -3,6 +3,7 @@
  * counted up or down as runs of clusters.
  */
 
+import { alignedBytes } from '../base/aligned.ts'
 import { breathe } from '../base/breathe.ts'
 import { ImageError } from '../base/errors.ts'
 import type { LongWork } from '../base/progress.ts'
@@ -13,9 +14,12 @@ import type { L1Table } from './metadata/l1-table.ts'
 import type { Qcow2State } from './metadata/state.ts'
 import type { Transaction } from './metadata/transaction.ts'
 
-const READ_AHEAD = 1024 * 1024
+/** Tables that adjoin are read up to so many bytes at a time. */
+const READ_LENGTH = 1024 * 1024
+/** And written up to so many, which takes no turn of the thread pool. */
+const WRITE_LENGTH = 256 * 1024
 
-/** One L2 table below an L1 table; `bytes` are only lent until the next step. */
+/** One L2 table below an L1 table; `bytes` are only lent until the next step, and may be changed. */
 export interface TreeTable {
   readonly index: number
   readonly offset: number
@@ -51,8 +55,8 @@ export async function* treeTables(
   to = l1.entryCount,
 ): AsyncGenerator<TreeTable> {
   const { clusterSize } = state.geometry
-  const perRead = Math.max(1, READ_AHEAD / clusterSize)
-  let buffer = new Uint8Array(0)
+  const perRead = Math.max(1, READ_LENGTH / clusterSize)
+  let buffer: Uint8Array = new Uint8Array(0)
   for (let index = from; index < to; ) {
     const offset = l1.offset(index)
     if (offset === 0) {
@@ -74,7 +78,7 @@ export async function* treeTables(
     ) {
       count++
     }
-    if (buffer.length < count * clusterSize) buffer = new Uint8Array(count * clusterSize)
+    if (buffer.length < count * clusterSize) buffer = alignedBytes(count * clusterSize)
     const bytes = buffer.subarray(0, count * clusterSize)
     await state.host.readWithin(offset, bytes, 'L2 table')
     for (let table = 0; table < count; table++) {
@@ -84,6 +88,42 @@ export async function* treeTables(
     }
     index += count
     await work.step(count)
+  }
+}
+
+/** Writes tables into clusters that a transaction takes, those that adjoin in one go. Nothing refers to them before its commit. */
+export class TableWrites {
+  readonly #transaction: Transaction
+  readonly #clusterSize: number
+  #buffer = new Uint8Array(0)
+  #start = 0
+  #length = 0
+
+  constructor(state: Qcow2State, transaction: Transaction) {
+    this.#transaction = transaction
+    this.#clusterSize = state.geometry.clusterSize
+  }
+
+  /** Takes a cluster for a copy of `table` and returns its offset; `finish` must follow. */
+  async add(table: Uint8Array): Promise<number> {
+    const offset = await this.#transaction.take(1)
+    if (this.#buffer.length === 0) {
+      this.#buffer = new Uint8Array(Math.max(WRITE_LENGTH, this.#clusterSize))
+    }
+    if (this.#length === this.#buffer.length || offset !== this.#start + this.#length) {
+      await this.finish()
+    }
+    if (this.#length === 0) this.#start = offset
+    this.#buffer.set(table, this.#length)
+    this.#length += this.#clusterSize
+    return offset
+  }
+
+  /** Writes what was not yet. */
+  async finish(): Promise<void> {
+    if (this.#length === 0) return
+    await this.#transaction.write(this.#start, this.#buffer.subarray(0, this.#length))
+    this.#length = 0
   }
 }
 
@@ -114,7 +154,7 @@ export async function changeReferences(
  * Where a run of entries ends: of whole clusters, each the next one in the file with the same flags, or of nothing. A
  * function of its own, since nothing else in a structural verb runs once for each cluster.
  */
-function runEnd(view: DataView, at: number, entrySize: number, clusterSize: number): number {
+export function runEnd(view: DataView, at: number, entrySize: number, clusterSize: number): number {
   const end = view.byteLength
   let hi = view.getInt32(at)
   let lo = view.getInt32(at + 4)

@@ -4,6 +4,7 @@
  * nothing. Each L2 table is read once however often it is named, and what is read is bounded by the size of the file.
  */
 
+import { alignedBytes } from '../base/aligned.ts'
 import { breathe } from '../base/breathe.ts'
 import { readU32 } from '../base/bytes.ts'
 import { ImageError } from '../base/errors.ts'
@@ -245,7 +246,7 @@ export class L2Reader {
     this.#host = parts.host
     this.#clusterSize = parts.geometry.clusterSize
     const longest = Math.max(this.#clusterSize, Math.min(RUN_LENGTH, parts.fileLength))
-    this.#buffer = new Uint8Array(longest)
+    this.#buffer = alignedBytes(longest)
   }
 
   /** The table at `offset`, where it was read with the one before. */

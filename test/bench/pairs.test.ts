@@ -87,7 +87,7 @@ test('of several ways of theirs the quickest is the one that is measured', async
   expect(outcome.ratio).toBe(0.5)
 })
 
-test('memory is looked at in a run of its own, which is prepared and not timed', async () => {
+test('memory is looked at in the round that warms up, which is verified, cleared and not timed', async () => {
   const calls: string[] = []
   const { ours } = await runPairs(
     comparison(
@@ -98,13 +98,16 @@ test('memory is looked at in a run of its own, which is prepared and not timed',
           calls.push('look')
           return 4096
         },
+        verify: () => void calls.push('verify'),
+        clear: () => void calls.push('clear'),
       },
       {},
     ),
     1,
   )
-  expect(calls).toEqual(['prepare', 'run', 'prepare', 'run', 'prepare', 'look'])
-  expect(ours).toMatchObject({ peakMemory: 4096, values: [4] })
+  const after = ['verify', 'clear']
+  expect(calls).toEqual(['prepare', 'look', ...after, 'prepare', 'run', ...after])
+  expect(ours).toMatchObject({ peakMemory: 4096, values: [6] })
 })
 
 test('what a further GiB costs leaves out what every run costs', () => {

@@ -16,7 +16,7 @@ const gate = new Gate({ allowAll: true })
 /** A raw disk with data, holes and an end that fills no sector. */
 function writeRaw(path: string): void {
   const file = openSync(path, 'w')
-  const bytes = Buffer.from({ length: MIB }, (_, at: number) => (at % 251) + 1)
+  const bytes = Uint8Array.from({ length: MIB }, (_, at) => (at % 251) + 1)
   for (const offset of [0, 3 * MIB, 5 * MIB + 4096]) writeSync(file, bytes, 0, MIB, offset)
   writeSync(file, bytes, 0, 1000, 9 * MIB + 512)
   ftruncateSync(file, 9 * MIB + 1600)

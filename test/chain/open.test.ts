@@ -5,6 +5,7 @@ import {
   linkSync,
   mkdirSync,
   readFileSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
@@ -360,6 +361,20 @@ describeWithQemu('a chain', () => {
     await chain.device.write(0, Buffer.from('x'))
     await expect(chain.close()).rejects.toThrow('close of top failed')
     expect(closed.slice(6)).toEqual(['top', 'mid', 'base'])
+  })
+
+  it('reserves space ahead of a disk that is written, and gives it back when that is closed', async () => {
+    const path = join(tempFolder(), 'disk')
+    await qemuImgOk(['create', '-q', '-f', 'qcow2', path, '64M'])
+    const space = () => statSync(path).blocks * 512
+    const chain = await openChain(path, { writable: true })
+    for (let at = 0; at < 10 * MIB; at += 64 * KIB) {
+      await chain.device.write(at, Buffer.alloc(64 * KIB, 7))
+    }
+    expect(space() - statSync(path).size).toBeGreaterThan(4 * MIB)
+    await chain.close()
+    expect(space() - statSync(path).size).toBeLessThanOrEqual(4 * KIB)
+    await qemuImgOk(['check', '-q', path])
   })
 
   it('tells of several files that cannot be closed at once', async () => {

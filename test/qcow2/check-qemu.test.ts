@@ -1,6 +1,6 @@
 /** The check against `qemu-img check` on images that are damaged at random: every count, every line, in order. */
 
-import { copyFileSync, readFileSync } from 'node:fs'
+import { closeSync, copyFileSync, openSync, readFileSync, readSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
 import { buildImage, type ImageSpec } from '../support/image-builder.ts'
@@ -165,4 +165,39 @@ describeWithQemu('a real disk in use is judged as by qemu-img', () => {
     expect(readFileSync(path).length).toBe(image.bytes.length)
     expect(await ourOutcome(path)).toEqual(await qemuOutcome(path))
   })
+  it('with clusters in a row to beyond 4 GiB, where the upper half of an entry must change', async () => {
+    const path = join(folder, 'long.qcow2')
+    await qemuImgOk(['create', '-q', '-f', 'qcow2', '-o', 'preallocation=metadata', path, '5G'])
+    const sound = await ourOutcome(path)
+    expect(sound).toEqual(await qemuOutcome(path))
+    expect(sound).toMatchObject({ end: 'done', counts: { corruptions: 0, leaks: 0 } })
+    replaceEntry(path, 0x8000000100000000n, 0x8000000000000000n)
+    const broken = await ourOutcome(path)
+    expect(broken).toEqual(await qemuOutcome(path))
+    expect(broken).toMatchObject({ end: 'done', counts: { leaks: 1 } })
+  }, 60_000)
 })
+
+/** Changes the one L2 entry that is `wanted`, in a file that is too long to read. */
+function replaceEntry(path: string, wanted: bigint, value: bigint): void {
+  const file = openSync(path, 'r+')
+  const read = (at: number, length: number): Buffer => {
+    const bytes = Buffer.alloc(length)
+    readSync(file, bytes, 0, length, at)
+    return bytes
+  }
+  const words = Buffer.alloc(16)
+  words.writeBigUInt64BE(wanted)
+  words.writeBigUInt64BE(value, 8)
+  const l1 = read(Number(read(40, 8).readBigUInt64BE()), 10 * 8)
+  let count = 0
+  for (let at = 0; at < l1.length; at += 8) {
+    const table = Number(l1.readBigUInt64BE(at) & 0xff_ffff_ffff_fe00n)
+    const found = read(table, 65536).indexOf(words.subarray(0, 8))
+    if (found < 0) continue
+    writeSync(file, words, 8, 8, table + found)
+    count++
+  }
+  closeSync(file)
+  if (count !== 1) throw new Error(`${count} entries found`)
+}

@@ -8,6 +8,7 @@ import { readU64Rounded, writeU64 } from '../../base/bytes.ts'
 import { ImageError, UsageError } from '../../base/errors.ts'
 import type { Geometry } from '../layout/geometry.ts'
 import { type RefcountCodec, refcountCodec } from '../layout/refcounts.ts'
+import type { ClusterSet } from './cluster-set.ts'
 import type { HostFile } from './host-file.ts'
 import { appendRun, type ClusterRun } from './quarantine.ts'
 import { TableCache } from './table-cache.ts'
@@ -179,6 +180,23 @@ export class RefcountStore {
     this.#place = place
     this.#table = table
     this.#newEntries.clear()
+  }
+}
+
+/** Adds `delta` to the counts `[from, to)` of clusters in use, whose bytes begin with that of cluster `base`; tells `freed` which come to zero. */
+export function changeUsed(
+  codec: RefcountCodec,
+  bytes: Uint8Array,
+  { base, from, to, delta }: { base: number; from: number; to: number; delta: 1 | -1 },
+  freed: ClusterSet,
+): void {
+  for (let at = codec.add(bytes, from, to, delta); at < to; ) {
+    const old = codec.get(bytes, at)
+    if (old === 0) throw underflow(base + at, 0)
+    if (old + delta !== 0) throw overflow(base + at, codec)
+    codec.set(bytes, at, 0)
+    freed.add(base + at)
+    at = codec.add(bytes, at + 1, to, delta)
   }
 }
 

@@ -7,6 +7,7 @@
 import { breathe } from '../../base/breathe.ts'
 import { divideUp, isZero, writeU64 } from '../../base/bytes.ts'
 import { UsageError } from '../../base/errors.ts'
+import { FlushAhead } from '../../block/index.ts'
 import { LIMIT } from '../layout/constants.ts'
 import type { TakenRun } from './allocator.ts'
 import { ClusterSet } from './cluster-set.ts'
@@ -16,7 +17,7 @@ import type { HeaderChange } from './header-switch.ts'
 import type { L1Table } from './l1-table.ts'
 import { markMetadata } from './overlap.ts'
 import type { ClusterRun } from './quarantine.ts'
-import { overflow, underflow } from './refcount-store.ts'
+import { changeUsed, underflow } from './refcount-store.ts'
 import type { Qcow2State } from './state.ts'
 
 /** What becomes true with the switch, besides the refcounts. */
@@ -48,6 +49,8 @@ export class Transaction {
   /** Clusters that were in use and are free after the switch: not to be taken before it. */
   readonly #freed = new ClusterSet()
   readonly #oldSize: number
+  /** Keeps the disk busy while data is copied; what counts is the flush before the switch. */
+  readonly #ahead: FlushAhead
   /** The switch may have happened: there is no way back. */
   #switched = false
   #next: number
@@ -55,6 +58,7 @@ export class Transaction {
   private constructor(state: Qcow2State) {
     this.#state = state
     this.#oldSize = state.host.size
+    this.#ahead = new FlushAhead(() => state.host.flush())
     this.#next = state.writing.allocator.firstCandidate
   }
 
@@ -75,25 +79,31 @@ export class Transaction {
     const transaction = await Transaction.begin(state)
     try {
       await plan(transaction)
+      await transaction.#ahead.finish()
     } catch (error) {
+      await transaction.#ahead.settle()
       await transaction.#rollback()
       throw error
     }
   }
 
-  /** The count that a cluster will have, if its block is in memory. */
-  countNow(cluster: number): number | undefined {
+  /** How many clusters from `first` on, up to `limit`, will have the count 1, or, below zero, another; 0 if their block is not in memory. */
+  ownNow(first: number, limit: number): number {
     const { refcountsPerBlock } = this.#state.geometry
-    const block = Math.floor(cluster / refcountsPerBlock)
+    const { codec } = this.#state.writing.refcounts
+    const block = Math.floor(first / refcountsPerBlock)
     const bytes = this.#loaded(block)
-    if (bytes === undefined) return undefined
-    return this.#state.writing.refcounts.codec.get(bytes, cluster - block * refcountsPerBlock)
+    if (bytes === undefined) return 0
+    const start = first - block * refcountsPerBlock
+    const count = codec.likeEnd(bytes, start, Math.min(refcountsPerBlock, start + limit)) - start
+    return codec.get(bytes, start) === 1 ? count : -count
   }
 
   /** The count that a cluster will have. */
   async count(cluster: number): Promise<number> {
-    await this.#load(Math.floor(cluster / this.#state.geometry.refcountsPerBlock))
-    return this.countNow(cluster) ?? 0
+    const { refcountsPerBlock } = this.#state.geometry
+    const bytes = await this.#load(Math.floor(cluster / refcountsPerBlock))
+    return this.#state.writing.refcounts.codec.get(bytes, cluster % refcountsPerBlock)
   }
 
   /**
@@ -120,14 +130,7 @@ export class Transaction {
       const base = block * refcountsPerBlock
       const start = first + done - base
       const end = Math.min(refcountsPerBlock, start + count - done)
-      for (let index = start; index < end; index++) {
-        const old = codec.get(bytes, index)
-        if (old === 0) throw underflow(base + index, 0)
-        const next = old + delta
-        if (next > codec.maximum) throw overflow(base + index, codec)
-        codec.set(bytes, index, next)
-        if (next === 0) this.#freed.add(base + index)
-      }
+      changeUsed(codec, bytes, { base, from: start, to: end, delta }, this.#freed)
       done += end - start
     }
     return count
@@ -211,11 +214,14 @@ export class Transaction {
   async write(offset: number, source: Uint8Array): Promise<void> {
     // As data: a failure here leaves the image as it was, so it need not break it.
     await this.#state.host.write(offset, source, 'data')
+    this.#ahead.wrote(source.length)
   }
 
   /** As `write`, by means of the caller's own, which says how many bytes it wrote. */
-  transfer(work: () => Promise<number>): Promise<number> {
-    return this.#state.host.writeBy(work)
+  async transfer(work: () => Promise<number>): Promise<number> {
+    const length = await this.#state.host.writeBy(work)
+    this.#ahead.wrote(length)
+    return length
   }
 
   /** Writes the refcounts, flushes, switches the header, and only then lets go of what became free. */
@@ -231,6 +237,7 @@ export class Transaction {
       refcountTableOffset: table.offset,
       refcountTableClusters: clusterCount,
     })
+    await this.#ahead.finish()
     await host.flush()
     await state.checkUnchanged()
     this.#switched = true
@@ -335,9 +342,9 @@ export class Transaction {
     await this.change(oldTable.offset / clusterSize, oldTable.clusterCount, -1)
     for (;;) {
       await this.#leavePlaces(left)
-      const unplaced = [...left].filter(
-        (block) => !places.has(block) && !(dropEmpty && this.#isEmpty(block)),
-      )
+      const unplaced = [...left].filter((block) => {
+        return !places.has(block) && !(dropEmpty && isZero(this.#blocks.get(block) as Uint8Array))
+      })
       for (const block of unplaced) places.set(block, await this.take(1))
       const needed = divideUp(this.#entryCount(dropEmpty, places) * 8, clusterSize)
       if (needed > clusterCount) {
@@ -375,10 +382,6 @@ export class Transaction {
         if (old !== 0) await this.change(old / clusterSize, 1, -1)
       }
     }
-  }
-
-  #isEmpty(block: number): boolean {
-    return isZero(this.#blocks.get(block) as Uint8Array)
   }
 
   /** How many entries the new table must have. */

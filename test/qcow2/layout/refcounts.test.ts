@@ -74,6 +74,49 @@ describe.each(ORDERS)('refcounts of order %d', (order) => {
       ),
     )
   })
+
+  const mixed = fc.array(
+    fc.oneof(fc.nat(3), fc.constantFrom(255, 256, codec.maximum - 1, codec.maximum)),
+    { minLength: count, maxLength: count },
+  )
+  const filled = (counts: readonly number[]) => {
+    const block = new Uint8Array(BLOCK)
+    const stored = counts.map((value) => Math.min(value, codec.maximum))
+    for (const [index, value] of stored.entries()) codec.set(block, index, value)
+    return { block, stored }
+  }
+
+  it('go up and down by one, up to the first that may not', () => {
+    fc.assert(
+      fc.property(mixed, fc.nat(count), fc.nat(count), fc.boolean(), (counts, a, b, isUp) => {
+        const { block, stored } = filled(counts)
+        const [from, to] = [Math.min(a, b), Math.max(a, b)]
+        const delta = isUp ? 1 : -1
+        let index = from
+        for (; index < to; index++) {
+          const [old = 0, next = 0] = [stored[index], (stored[index] ?? 0) + delta]
+          if (old === 0 || next === 0 || next > codec.maximum) break
+          stored[index] = next
+        }
+        expect(codec.add(block, from, to, delta)).toBe(index)
+        expect(stored.map((_, at) => codec.get(block, at))).toEqual(stored)
+      }),
+    )
+  })
+
+  it('are one for as long as the first is, or other than one', () => {
+    fc.assert(
+      fc.property(mixed, fc.nat(count - 1), fc.nat(count), (counts, from, b) => {
+        const { block, stored } = filled(counts)
+        const to = Math.max(from + 1, b)
+        const isOne = stored[from] === 1
+        const end = stored.findIndex(
+          (value, index) => index > from && index < to && (value === 1) !== isOne,
+        )
+        expect(codec.likeEnd(block, from, to)).toBe(end === -1 ? to : end)
+      }),
+    )
+  })
 })
 
 it('there is no refcount wider than 64 bits', () => {
