@@ -153,7 +153,8 @@ export function makeChain(setting: Setting, size: number, layerCount: number): s
   return names
 }
 
-/** Copies a file with its holes; the copy shares nothing with it. */
+/** Copies a file with its holes; the copy shares nothing with it, and is on the disk: whoever flushes it flushes his own work only. */
 export function copySparse({ tools }: Setting, source: string, target: string): void {
   tools.tool(`cp --sparse=auto --reflink=never ${source} ${target}`)
+  tools.tool(`sync ${target}`)
 }

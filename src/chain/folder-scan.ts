@@ -7,6 +7,7 @@
 import { join } from 'node:path'
 import { breathe } from '../base/breathe.ts'
 import { readU32 } from '../base/bytes.ts'
+import { nowMs } from '../base/clock.ts'
 import { CowpointError, IoError } from '../base/errors.ts'
 import {
   EXTENSION,
@@ -85,7 +86,7 @@ export class FolderScan {
   constructor(limits: ScanLimits) {
     this.#limits = limits
     this.#left = limits.fileLimit ?? FILE_LIMIT
-    this.#deadline = performance.now() + (limits.timeLimitMs ?? TIME_LIMIT_MS)
+    this.#deadline = nowMs() + (limits.timeLimitMs ?? TIME_LIMIT_MS)
   }
 
   /** Looks at the files of one folder; folders in it are left alone. Rejects only when it is aborted. */
@@ -98,7 +99,7 @@ export class FolderScan {
       return this.skip(folder, error)
     }
     for (const name of names) {
-      if (this.#left-- <= 0 || performance.now() > this.#deadline) {
+      if (this.#left-- <= 0 || nowMs() > this.#deadline) {
         this.isComplete = false
         return this.skip(folder, 'too many files, or too little time, to look at all of them')
       }

@@ -5,6 +5,7 @@
 
 import * as fs from 'node:fs'
 import { breathe } from '../base/breathe.ts'
+import { nowMs } from '../base/clock.ts'
 import type { FileStat } from './files.ts'
 import { isLockByte } from './lock-bytes.ts'
 
@@ -35,14 +36,14 @@ export async function findHolders(
   file: Pick<FileStat, 'dev' | 'ino'>,
   { own = false }: { own?: boolean } = {},
 ): Promise<FileHolder[]> {
-  const deadline = performance.now() + TIME_LIMIT_MS
+  const deadline = nowMs() + TIME_LIMIT_MS
   const holders: FileHolder[] = []
   for (const name of listed(PROC).reverse()) {
     const pid = Number(name)
     if (!Number.isInteger(pid) || (pid === process.pid && !own)) continue
     const holder = lookAt(pid, file)
     if (holder !== undefined) holders.push(holder)
-    if (holders.length === HOLDER_LIMIT || performance.now() > deadline) break
+    if (holders.length === HOLDER_LIMIT || nowMs() > deadline) break
     await breathe()
   }
   return holders
