@@ -130,16 +130,16 @@ export const keepsPackagesAtHome: Rule = ({ path, text }) =>
   })
 
 /**
- * The process is touched in cli/ only; what it is (platform, pid) may be asked anywhere, and native/ loads binaries into it. Only
- * cli/ prints.
+ * The process is touched in cli/ only; what it is (platform, pid, its clock) may be asked anywhere, and native/ loads binaries into
+ * it. Only cli/ prints.
  */
 export const leavesTheProcessToTheCli: Rule = ({ path, text }) => {
   if (path.startsWith('src/cli/')) return []
   return find(
     { path, text: blankOut(text, { strings: true }) },
     path.startsWith('src/native/')
-      ? /\bprocess\.(?!(?:platform|arch|pid|versions|dlopen)\b)\w+|\bconsole\.\w+/g
-      : /\bprocess\.(?!(?:platform|arch|pid|versions)\b)\w+|\bconsole\.\w+/g,
+      ? /\bprocess\.(?!(?:platform|arch|pid|versions|hrtime|dlopen)\b)\w+|\bconsole\.\w+/g
+      : /\bprocess\.(?!(?:platform|arch|pid|versions|hrtime)\b)\w+|\bconsole\.\w+/g,
     'is for cli/',
   )
 }
