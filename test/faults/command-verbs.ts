@@ -237,7 +237,7 @@ const WRITES: readonly CommandVerb[] = [
   }),
   commandVerb('line-relocate-folder', 'relocate -q /set /moved', inFolder, {
     changes: CHAIN.flatMap((path) => [`/set${path}`, `/moved${path}`]),
-    codes: ['SEARCH_INCOMPLETE'],
+    ...{ codes: ['SEARCH_INCOMPLETE'], emptyFolder: '/moved' },
   }),
   commandVerb('line-repair-table', `check -q -r all --force ${ALONE}`, inVersion3(wrongTable), {
     ...{ isDamaged: true, repeats: true, collect: viewsOfDamaged },

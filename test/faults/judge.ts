@@ -237,6 +237,9 @@ async function unusable(
   const collect = verb.collect ?? allViews
   if (verb.repeats !== true && !equal(await collect(files), before)) return undefined
   const again = files.clone()
+  const { emptyFolder } = verb
+  // Fails where there is none, or something is in it.
+  if (emptyFolder !== undefined) await again.removeFolder(emptyFolder).catch(() => {})
   await verb.run(again, new Tape(), seed)
   if (!equal(await collect(again), after)) return 'done again it ends otherwise'
   return undefined

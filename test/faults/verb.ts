@@ -56,6 +56,8 @@ export interface FaultVerb {
   readonly inPlace?: readonly string[]
   /** Files that a failure may leave removed: a new image is under construction in their place. */
   readonly loses?: readonly string[]
+  /** A folder that a cut may leave empty; with it there the line done again means a place inside it, as with `mv`. */
+  readonly emptyFolder?: string
   /** Space may be leaked. */
   readonly leaks?: boolean
   /** How it rejects besides, whatever the fault. */

@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { Mutex } from '../../src/base/mutex.ts'
 import { openChain, removeLeftovers } from '../../src/chain/index.ts'
 import { CheckpointCatalogue, resumeCheckpoints } from '../../src/checkpoint/index.ts'
+import { nodeFiles } from '../../src/storage/index.ts'
 import { allViews, judge, type Stage, stageOf } from '../faults/judge.ts'
 import { FAULT_VERBS } from '../faults/points.ts'
 import { gate } from '../faults/scene.ts'
@@ -166,6 +167,10 @@ async function repeat(
     [...a].every(([name, bytes]) => Buffer.compare(bytes, b.get(name) ?? new Uint8Array(0)) === 0)
   if (verb.guest !== undefined) return undefined
   if (verb.repeats !== true && !same(await collect(), before)) return undefined
+  const { emptyFolder } = verb
+  // Fails where there is none, or something is in it.
+  if (emptyFolder !== undefined)
+    await nodeFiles.removeFolder(join(folder, emptyFolder)).catch(() => {})
   const { status, stderr } = await command.run(folder, line.words)
   if (status !== 0) return `done again it fails: ${stderr}`
   return same(await collect(), after) ? undefined : 'done again it ends otherwise'
