@@ -18,7 +18,7 @@ import {
 } from '../block/index.ts'
 import type { Mapping, Qcow2Image } from '../qcow2/index.ts'
 import { copyByHost, type HostCopySource } from './host-copy.ts'
-import { NewImage, type NewImageOptions } from './new-image.ts'
+import { type ImageLayout, NewImage, type NewImageOptions } from './new-image.ts'
 
 /** For a qcow2 image; fewer chunks are less work. */
 const LARGE_CHUNK = 2 * 1024 * 1024
@@ -103,7 +103,10 @@ export async function convertToNew(
   target: Omit<NewImageOptions, 'size'>,
   options: ConvertOptions & {
     readonly compress?: boolean
-    /** Lets the host copy what it can, without a look for zeroes; only for a whole disk as it is, uncompressed. */
+    /**
+     * Lets the host copy what it can of `source`, a whole disk, without a look for zeroes. Counts for nothing where clusters are
+     * compressed, or have their places already.
+     */
     readonly byHost?: HostCopySource | undefined
     /** What else belongs into a qcow2 image, once its content is there. */
     readonly complete?: ((image: Qcow2Image) => Promise<void>) | undefined
@@ -118,8 +121,9 @@ export async function convertToNew(
           write: (offset: number, bytes: Uint8Array) => image.writeCompressed(offset, bytes),
         }
       : undefined
-  const { byHost } = options
-  const byHostResult = byHost && (await copyByHost(byHost, made, options))
+  const canByHost = compress === undefined && !hasPlaces(target.layout)
+  const byHostResult =
+    canByHost && options.byHost ? await copyByHost(options.byHost, made, options) : undefined
   const result =
     byHostResult ??
     (await convertInto(
@@ -130,6 +134,11 @@ export async function convertToNew(
   if (image !== undefined) await options.complete?.(image)
   await made.finish()
   return result
+}
+
+/** Whether the clusters of a qcow2 image are there before their data. */
+function hasPlaces(layout: ImageLayout): boolean {
+  return layout.format === 'qcow2' && (layout.options.preallocation ?? 'off') !== 'off'
 }
 
 /** Cuts a write into clusters, several of which are compressed at a time. */

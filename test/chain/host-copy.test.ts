@@ -1,6 +1,6 @@
 /** `convert -C`: copies that the host makes read as the source, whatever of it the host cannot copy, and also where it copies nothing. */
 
-import { ftruncateSync, openSync, writeSync } from 'node:fs'
+import { ftruncateSync, openSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { compare } from '../../src/block/index.ts'
@@ -54,21 +54,26 @@ const SOURCES: Readonly<Record<string, (folder: string) => Promise<string>>> = {
   },
 }
 
-/** A host whose files cannot be copied inside the kernel. */
-const withoutCopies: FileSystem = {
-  ...nodeFiles,
-  open: async (path, mode) => {
-    const file = await nodeFiles.open(path, mode)
-    const copyRange: OpenFile['copyRange'] = () => undefined
-    return new Proxy(file, {
-      get: (target, key) => {
-        if (key === 'copyRange') return copyRange
-        const value = Reflect.get(target, key, target)
-        return typeof value === 'function' ? value.bind(target) : value
-      },
-    })
-  },
+/** A host that copies between files by `copyRange`. */
+function copying(copyRange: (to: OpenFile, ...rest: CopyCall) => number | undefined): FileSystem {
+  return {
+    ...nodeFiles,
+    open: async (path, mode) => {
+      const file = await nodeFiles.open(path, mode)
+      return new Proxy(file, {
+        get: (target, key) => {
+          if (key === 'copyRange') return (...call: CopyCall) => copyRange(target, ...call)
+          const value = Reflect.get(target, key, target)
+          return typeof value === 'function' ? value.bind(target) : value
+        },
+      })
+    },
+  }
 }
+
+type CopyCall = Parameters<NonNullable<OpenFile['copyRange']>>
+
+const withoutCopies = copying(() => undefined)
 
 describe.each(Object.keys(SOURCES))('a %s source', (kind) => {
   it.each([
@@ -94,6 +99,53 @@ describe.each(Object.keys(SOURCES))('a %s source', (kind) => {
       kind === 'overlay' ? expect.anything() : { kind: 'unallocated', length: expect.anything() },
     )
   })
+})
+
+describe('what the host copies', () => {
+  /** Converts a raw disk and says how many bytes went through the host. */
+  async function moved(
+    layout: Parameters<typeof convertToNew>[1]['layout'],
+    compress = false,
+  ): Promise<number> {
+    let total = 0
+    const files = copying((file, source, { from, to, length }) => {
+      const bytes = new Uint8Array(Math.min(length, 300_000))
+      const count = file.writeSync(bytes.subarray(0, source.readSync(bytes, from)), to)
+      total += count
+      return count
+    })
+    const folder = tempFolder()
+    await using source = await openChain(await SOURCES.raw!(folder), { files, gate })
+    const { device, active: layer } = source
+    const location = join(folder, 'out')
+    await convertToNew(device, { location, layout, files }, { byHost: { device, layer }, compress })
+    await using copy = await openChain(location, { format: layout.format })
+    expect(await compare(device, copy.device)).toEqual({ identical: true, sizesDiffer: false })
+    return total
+  }
+
+  it('is all data of a raw disk, into qcow2 where it begins at a cluster', async () => {
+    expect(await moved({ format: 'raw' })).toBeGreaterThan(3 * MIB)
+    expect(await moved({ format: 'qcow2', options: {} })).toBeGreaterThanOrEqual(2 * MIB)
+  })
+
+  it('is nothing where clusters are compressed or have their places', async () => {
+    expect(await moved({ format: 'qcow2', options: {} }, true)).toBe(0)
+    expect(await moved({ format: 'qcow2', options: { preallocation: 'metadata' } })).toBe(0)
+  })
+})
+
+it('leaves written zeroes data, where convert without -C finds them', async () => {
+  const folder = tempFolder()
+  const [path, out] = [join(folder, 'zeroes.raw'), join(folder, 'out.qcow2')]
+  writeFileSync(path, Buffer.alloc(MIB))
+  const kinds = []
+  for (const more of [[], ['-C']]) {
+    await run('convert', ...more, '-f', 'raw', '-O', 'qcow2', path, out)
+    await using chain = await openChain(out, { gate })
+    kinds.push((await chain.active.image?.map(0, MIB))?.kind)
+  }
+  expect(kinds).toEqual(['unallocated', 'normal'])
 })
 
 it('is what convert -C does, beside options that leave it to a plain copy', async () => {

@@ -67,7 +67,8 @@ export const command = defineCommand({
     'A new target appears under its name when it is whole; one that exists is replaced, and removed if that fails. Snapshots ' +
       'are copied only with --snapshots, bitmaps only with --bitmaps. With -B the target reads as the source does, whatever the backing file holds.',
     '-C lets the host copy what the file of the source holds as it is, and share its blocks where the file system can (XFS, btrfs); ' +
-      'zeroes are not looked for. It counts for one whole disk into a new image without a backing file, and without -r.',
+      'zeroes are not looked for. It counts for one whole disk into a new image without a backing file or preallocated clusters, and ' +
+      'without -r.',
     '-T and -W are understood and change nothing: writes are kept in flight and in no strict order unless -m 1 is given.',
   ],
   examples: [
