@@ -3,7 +3,7 @@
 import { join } from 'node:path'
 import { type Bench, type Setting, scaled, sizeText } from './bench.ts'
 import { cowpoint, otherTool, qemuImg, verifySame } from './commands.ts'
-import { settle, writeRawDisk } from './inputs.ts'
+import { programBytes, settle, writeRawDisk } from './inputs.ts'
 import type { Comparison } from './pairs.ts'
 
 /** The job `compress`. */
@@ -13,8 +13,9 @@ export const compressBench: Bench = {
     const { tools, folder } = setting
     // QEMU packs 20 MiB a second.
     const sizes = { disk: scaled(setting, 1024), small: scaled(setting, 128) }
-    writeRawDisk(join(folder, 'disk.raw'), sizes.disk, 'mixed')
-    writeRawDisk(join(folder, 'small.raw'), sizes.small, 'mixed')
+    const program = programBytes()
+    writeRawDisk(join(folder, 'disk.raw'), sizes.disk, 'mixed', program)
+    writeRawDisk(join(folder, 'small.raw'), sizes.small, 'mixed', program)
     for (const type of ['zlib', 'zstd']) {
       const packing = `-c -f raw -O qcow2 -o compression_type=${type}`
       yield comparison(setting, {
@@ -46,7 +47,7 @@ function comparison(setting: Setting, row: Row): Comparison {
     leaves: [out],
     verify: () => verifySame(setting, expected, out, format),
   })
-  const content = `${sizeText(size)}, half of it data that compresses to a half`
+  const content = `${sizeText(size)}, half of it data, the program of Node`
   const theirs = (more: string) =>
     qemuImg(setting, `convert ${more}${words} theirs`, around('theirs'))
   return {

@@ -1,6 +1,6 @@
 /** Makes the disks that the benches work on, always the same ones, and says what they hold. Not timed. */
 
-import { closeSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
+import { closeSync, ftruncateSync, openSync, readSync, statSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Setting } from './bench.ts'
 
@@ -18,13 +18,26 @@ function numbers(seed: number): () => number {
   }
 }
 
-/** One MiB that compresses to about half, as programs and documents do. */
+/** One MiB, half of it random. */
 function plausibleBytes(): Buffer {
   const next = numbers(7)
   const bytes = Buffer.alloc(MIB)
   for (let at = 0; at < MIB; at++) {
     bytes[at] = at % 16 < 8 ? Math.floor(next() * 256) : 97 + (at % 11)
   }
+  return bytes
+}
+
+/**
+ * Bytes as real disks hold them: the program of Node itself, which compresses to somewhat less than a half; made-up ones where it is
+ * but a few KiB that load a library.
+ */
+export function programBytes(): Buffer {
+  const length = Math.min(64, Math.floor(statSync(process.execPath).size / MIB)) * MIB
+  if (length === 0) return plausibleBytes()
+  const file = openSync(process.execPath, 'r')
+  const bytes = readAt(file, 0, length)
+  closeSync(file)
   return bytes
 }
 
@@ -62,21 +75,28 @@ export function settle({ tools, folder }: Setting): void {
   tools.tool(`sync -f ${folder}`)
 }
 
-/** Writes a raw disk. */
-export function writeRawDisk(path: string, size: number, content: Content): void {
+/** Writes a raw disk whose data is `template` again and again, whole MiB, a stamp in each block. */
+export function writeRawDisk(
+  path: string,
+  size: number,
+  content: Content,
+  template = plausibleBytes(),
+): void {
   const shares = SHARES[content]
   const next = numbers(11)
-  const template = plausibleBytes()
   const zeroes = Buffer.alloc(MIB)
   const file = openSync(path, 'w')
   ftruncateSync(file, size)
+  let written = 0
   for (let at = 0; at < size; ) {
     const kind = content === 'data' ? 0 : next()
     const wanted = content === 'data' ? MIB : Math.ceil(next() * 64) * 65536
     const end = Math.min(size, at + wanted)
     for (; at < end && kind < shares.data + shares.zeroes; at += MIB) {
       const isData = kind < shares.data
-      const bytes = (isData ? template : zeroes).subarray(0, Math.min(MIB, end - at))
+      const from = isData ? written++ % (template.length / MIB) : 0
+      const source = isData ? template.subarray(from * MIB) : zeroes
+      const bytes = source.subarray(0, Math.min(MIB, end - at))
       if (isData) {
         for (let block = 0; block < bytes.length; block += BLOCK) {
           bytes.writeUInt32BE(stampAt(at + block), block)

@@ -12,7 +12,7 @@ export interface SpaceWish {
   readonly dropEmptyBlocks?: boolean
   /** From this cluster on nothing is given back: what is free there is about to be cut off. */
   readonly cutsFrom?: number
-  /** Short runs of freed data stay with the file too, as long as they are few beside it. */
+  /** Short runs of freed data stay with the file too, until they are an eighth of it. */
   readonly keepsShortRuns?: boolean
 }
 
@@ -38,7 +38,11 @@ export function spaceToGive(
     }
   }
   if (!keepsShortRuns) return runs
-  const isLong = ({ count }: ClusterRun) => count * geometry.clusterSize >= SHORT_RUN
-  const kept = runs.reduce((sum, run) => sum + (isLong(run) ? 0 : run.count), 0)
-  return kept * geometry.clusterSize > host.size * KEPT_SHARE ? runs : runs.filter(isLong)
+  let room = host.size * KEPT_SHARE
+  return runs.filter(({ count }) => {
+    const length = count * geometry.clusterSize
+    if (length >= SHORT_RUN || length > room) return true
+    room -= length
+    return false
+  })
 }
