@@ -198,14 +198,14 @@ export class StoredRefcounts {
       if (count === stored) continue
       this.#noteExact(cluster, stored, block, index)
       this.#differ(cluster, stored, count)
-      page[cluster - base] = stored
+      counts.set(cluster, stored)
     }
     return highest
   }
 
   /** Whether a stretch of counts is byte for byte that of a block, for the common width of 16 bits. */
   #agrees(page: CountPage, from: number, to: number, block: Uint8Array, first: number): boolean {
-    if (!(page instanceof Uint16Array) || this.#codec.bits !== 16 || !LITTLE_ENDIAN) return false
+    if (page instanceof Float64Array || this.#codec.bits !== 16 || !LITTLE_ENDIAN) return false
     this.#swapped.set(page.subarray(from, to))
     const swapped = Buffer.from(this.#swapped.buffer, 0, (to - from) * 2).swap16()
     return rangesEqual(swapped, 0, block, first * 2, swapped.length)

@@ -5,7 +5,13 @@
 
 import { hex } from '../base/bytes.ts'
 import { type Findings, hexWords } from './check-findings.ts'
-import { ClusterCounts, type CountPage, PAGE_BITS, PAGE_CLUSTERS } from './cluster-counts.ts'
+import {
+  ClusterCounts,
+  type CountPage,
+  NARROW_MAXIMUM,
+  PAGE_BITS,
+  PAGE_CLUSTERS,
+} from './cluster-counts.ts'
 import type { ImageParts } from './image-parts.ts'
 import {
   HI_COMPRESSED,
@@ -94,7 +100,7 @@ export class TableCounter {
     const lastInFile = this.#inFile - 1
     const weight = this.#weight
     const { counts } = this
-    const { maximum } = counts
+    const limit = Math.min(counts.maximum, NARROW_MAXIMUM)
     let page: CountPage = counts.page(0)
     let pageStart = 0
     let allocated = 0
@@ -126,8 +132,11 @@ export class TableCounter {
       const count = (page[index] as number) + weight
       if (count > 1) {
         this.unique = false
-        if (count > maximum) {
+        if (count > limit) {
           this.#add(cluster)
+          // It may have become another.
+          page = counts.page(cluster >>> PAGE_BITS)
+          pageStart = cluster & ~PAGE_MASK
           continue
         }
       }

@@ -9,21 +9,22 @@ export const PAGE_BITS = 15
 export const PAGE_CLUSTERS = 2 ** PAGE_BITS
 const PAGE_MASK = PAGE_CLUSTERS - 1
 
-/** The numbers of one page of clusters; 16 bits wide where no higher number can occur. */
-export type CountPage = Uint16Array | Float64Array
+/** What any page holds: only `set` and `add` may write a higher number, and the page is another one then. */
+export const NARROW_MAXIMUM = 0xff
+
+/** The numbers of one page of clusters: bytes until one is higher; then 16 bits, or doubles where that may not do either. */
+export type CountPage = Uint8Array | Uint16Array | Float64Array
 
 /** Numbers by host cluster, zero where nothing was set, none above `maximum`. */
 export class ClusterCounts {
   readonly maximum: number
   /** Clusters from here on are outside; grows by `reach`. */
   clusterCount: number
-  readonly #narrow: boolean
   readonly #pages: (CountPage | undefined)[] = []
 
   constructor(clusterCount: number, maximum: number) {
     this.clusterCount = clusterCount
     this.maximum = maximum
-    this.#narrow = maximum <= 0xffff
   }
 
   get(cluster: number): number {
@@ -31,15 +32,16 @@ export class ClusterCounts {
   }
 
   set(cluster: number, count: number): void {
-    this.page(cluster >>> PAGE_BITS)[cluster & PAGE_MASK] = count
+    const page = this.page(cluster >>> PAGE_BITS)
+    const fits = count <= NARROW_MAXIMUM || page.BYTES_PER_ELEMENT > 1
+    const target = fits ? page : this.#widen(cluster >>> PAGE_BITS, page)
+    target[cluster & PAGE_MASK] = count
   }
 
   /** Adds `weight`, up to the maximum, and returns how much of it did not fit. */
   add(cluster: number, weight: number): number {
-    const page = this.page(cluster >>> PAGE_BITS)
-    const at = cluster & PAGE_MASK
-    const sum = (page[at] as number) + weight
-    page[at] = Math.min(sum, this.maximum)
+    const sum = this.get(cluster) + weight
+    this.set(cluster, Math.min(sum, this.maximum))
     return Math.max(0, sum - this.maximum)
   }
 
@@ -52,7 +54,7 @@ export class ClusterCounts {
   page(index: number): CountPage {
     let page = this.#pages[index]
     if (page === undefined) {
-      page = this.#narrow ? new Uint16Array(PAGE_CLUSTERS) : new Float64Array(PAGE_CLUSTERS)
+      page = new Uint8Array(PAGE_CLUSTERS)
       this.#pages[index] = page
     }
     return page
@@ -67,7 +69,7 @@ export class ClusterCounts {
   copy(): ClusterCounts {
     const copy = new ClusterCounts(this.clusterCount, this.maximum)
     for (const [index, page] of this.#pages.entries()) {
-      if (page !== undefined) copy.page(index).set(page)
+      if (page !== undefined) copy.#pages[index] = page.slice()
     }
     return copy
   }
@@ -79,5 +81,11 @@ export class ClusterCounts {
       if (last !== -1) return index * PAGE_CLUSTERS + last
     }
     return -1
+  }
+
+  #widen(index: number, page: CountPage): CountPage {
+    const wide = this.maximum <= 0xffff ? Uint16Array.from(page) : Float64Array.from(page)
+    this.#pages[index] = wide
+    return wide
   }
 }

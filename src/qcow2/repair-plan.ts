@@ -318,12 +318,12 @@ function wantedCounts(survey: RepairSurvey, limits: RepairLimits): ClusterCounts
     const references = counts.existingPage(index)
     const refcounts = stored.existingPage(index)
     if (references === undefined && refcounts === undefined) continue
-    const page = wanted.page(index)
     for (let at = 0; at < PAGE_CLUSTERS; at++) {
       const reference = references?.[at] ?? 0
       const refcount = refcounts?.[at] ?? 0
       const mayChange = refcount > reference ? limits.leaks : limits.errors
-      if (!mayChange) page[at] = Math.min(refcount, wanted.maximum)
+      if (mayChange || refcount === reference) continue
+      wanted.set(index * PAGE_CLUSTERS + at, Math.min(refcount, wanted.maximum))
     }
   }
   for (const [cluster, times] of survey.refcountStructures) {

@@ -3,6 +3,8 @@
 import { closeSync, copyFileSync, openSync, readFileSync, readSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
+import { Qcow2Image } from '../../src/qcow2/index.ts'
+import { FileDevice, nodeFiles } from '../../src/storage/index.ts'
 import { buildImage, type ImageSpec } from '../support/image-builder.ts'
 import { imageManifest, unpackImage, wholeImage } from '../support/image-matrix.ts'
 import { ImageBytes, tableOffset } from '../support/poke.ts'
@@ -165,6 +167,31 @@ describeWithQemu('a real disk in use is judged as by qemu-img', () => {
     expect(readFileSync(path).length).toBe(image.bytes.length)
     expect(await ourOutcome(path)).toEqual(await qemuOutcome(path))
   })
+
+  it('with clusters that 260 snapshots share, and a refcount that is right in its lower byte only', async () => {
+    const path = join(folder, 'shared.qcow2')
+    await qemuImgOk(['create', '-q', '-f', 'qcow2', '-o', 'cluster_size=4k', path, '1M'])
+    await qemuIoOk(path, ['write -P 1 0 16k'])
+    const disk = await Qcow2Image.open(
+      await FileDevice.open(nodeFiles, path, { writable: true, growable: true }),
+      {
+        writable: true,
+      },
+    )
+    for (let round = 0; round < 260; round++) await disk.createSnapshot({ name: `s${round}` })
+    await disk.close()
+    const outcome = await ourOutcome(path)
+    expect(outcome).toEqual(await qemuOutcome(path))
+    expect(outcome).toMatchObject({ end: 'done', counts: { corruptions: 0, leaks: 0 } })
+    const image = ImageBytes.load(path)
+    const shared = Number(image.get(image.l2At(0), 8) & 0xfffffffffffe00n) / 4096
+    image.setRefcount(shared, 261 - 256)
+    image.save(path)
+    const broken = await ourOutcome(path)
+    expect(broken).toEqual(await qemuOutcome(path))
+    expect(broken).toMatchObject({ counts: { corruptions: 1 } })
+  })
+
   it('with clusters in a row to beyond 4 GiB, where the upper half of an entry must change', async () => {
     const path = join(folder, 'long.qcow2')
     await qemuImgOk(['create', '-q', '-f', 'qcow2', '-o', 'preallocation=metadata', path, '5G'])

@@ -25,6 +25,24 @@ describe('counts per cluster', () => {
     expect(counts.highest()).toBe(far)
   })
 
+  it.each([
+    [0xffff, 2],
+    [Number.MAX_SAFE_INTEGER, 8],
+  ])('up to %d take a byte each until one is too high for it, then %d', (maximum, width) => {
+    const counts = new ClusterCounts(10, maximum)
+    counts.set(5, 255)
+    counts.set(PAGE_CLUSTERS, 1)
+    expect(counts.existingPage(0)?.BYTES_PER_ELEMENT).toBe(1)
+    const before = counts.copy()
+    counts.add(5, 1)
+    counts.set(6, 300)
+    expect([counts.get(4), counts.get(5), counts.get(6)]).toEqual([0, 256, 300])
+    expect(counts.copy().get(6)).toBe(300)
+    expect(counts.existingPage(0)?.BYTES_PER_ELEMENT).toBe(width)
+    expect(counts.existingPage(1)?.BYTES_PER_ELEMENT).toBe(1)
+    expect(before.get(5)).toBe(255)
+  })
+
   it('know their highest cluster, also where pages were emptied', () => {
     const counts = new ClusterCounts(10, 0xffff)
     expect(counts.highest()).toBe(-1)
