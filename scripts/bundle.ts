@@ -95,9 +95,9 @@ async function turnIntoCommonJs(file: string): Promise<void> {
   const source = await readFile(file, 'utf8')
   const { code } = await transform(
     finishLateImports(source)
-      .replace(/(createRequire\d*)\(import\.meta\.url\)/g, '$1(__filename)')
-      .replaceAll('import.meta.url', 'require("node:url").pathToFileURL(__filename).href')
-      .replaceAll('import.meta.dirname', '__dirname'),
+      .replaceAll('import.meta.filename', '__filename')
+      .replaceAll('import.meta.dirname', 'require("node:path").dirname(__filename)')
+      .replaceAll('import.meta.url', 'require("node:url").pathToFileURL(__filename).href'),
     {
       format: 'cjs',
       platform: 'node',

@@ -12,6 +12,8 @@ const SOURCE = fileURLToPath(new URL('../src', import.meta.url))
 /** By group, the modules whose functions are called from outside of it; what only they import goes with them. */
 const GROUPS: Readonly<Record<string, readonly string[]>> = {
   bases: ['chain/fingerprint.ts'],
+  catalogue: ['checkpoint/manifest-schema.ts'],
+  journal: ['checkpoint/journal-schema.ts'],
   json: ['chain/json-location.ts'],
   reading: ['qcow2/io/extents.ts', 'qcow2/io/read.ts', 'qcow2/metadata/mapping.ts'],
   writing: [

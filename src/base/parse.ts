@@ -8,7 +8,10 @@ import { ImageError, RemoteError, UsageError } from './errors.ts'
 
 /** The part of a zod schema that is used here. */
 export interface Schema<T> {
-  safeParse(value: unknown): { success: true; data: T } | { success: false; error: SchemaFailure }
+  safeParse(
+    value: unknown,
+    how?: { readonly jitless: boolean },
+  ): { success: true; data: T } | { success: false; error: SchemaFailure }
 }
 
 interface SchemaFailure {
@@ -47,7 +50,8 @@ export function fieldPath(path: readonly PropertyKey[]): string {
  * not fit.
  */
 export function parseWith<T>(schema: Schema<T>, value: unknown, options: ParseOptions): T {
-  const result = schema.safeParse(value)
+  // Code that zod would generate costs a short run more than it brings a long one.
+  const result = schema.safeParse(value, { jitless: true })
   if (result.success) return result.data
   const first = result.error.issues[0]
   const field = fieldPath(first?.path ?? [])

@@ -191,9 +191,9 @@ class Pump {
     return { offset: part.offset, length: stop - part.offset, kind }
   }
 
-  /** Chunks end at multiples of their size, so that a block of the target is never cut. */
+  /** Chunks end where a block of the target does, and a run of data is cut into as few as can be: each costs far more than its bytes. */
   #chunkEnd(offset: number): number {
-    return roundDown(offset, this.#chunkSize) + this.#chunkSize
+    return roundDown(offset, this.#granule) + this.#chunkSize
   }
 
   #copyData(task: Part, bytes: Uint8Array): Promise<void> | undefined {

@@ -6,9 +6,10 @@ import { isZero } from '../base/bytes.ts'
 export function dataEnd(bytes: Uint8Array, at: number, granule: number): number {
   const { length } = bytes
   for (let start = at; start < length; start += granule) {
-    // One byte tells of most blocks, and this loop runs over all data that is copied.
-    if (bytes[start] !== 0) continue
-    if (isZero(bytes, start, Math.min(start + granule, length))) return start
+    const end = Math.min(start + granule, length)
+    // A byte or two tell of most blocks, and this loop runs over all data that is copied.
+    if (bytes[start] !== 0 || bytes[end - 1] !== 0) continue
+    if (isZero(bytes, start, end)) return start
   }
   return length
 }
@@ -16,7 +17,19 @@ export function dataEnd(bytes: Uint8Array, at: number, granule: number): number 
 /** Where the blocks of zeroes from `at` on end; `at` itself where the first holds anything else. */
 export function zeroEnd(bytes: Uint8Array, at: number, granule: number): number {
   const { length } = bytes
-  let start = at
-  while (start < length && isZero(bytes, start, Math.min(start + granule, length))) start += granule
-  return Math.min(start, length)
+  let end = at
+  const extend = (step: number): boolean => {
+    const stop = Math.min(end + step, length)
+    if (stop <= end || !isZero(bytes, end, stop)) return false
+    end = stop
+    return true
+  }
+  // Each look costs more than the few blocks it sees, so they get longer while all is zeroes, and shorter again to find the end.
+  let step = granule
+  while (extend(step)) step *= 2
+  while (step > granule) {
+    step /= 2
+    extend(step)
+  }
+  return end
 }

@@ -17,6 +17,7 @@ import { findBase, heldParts, imageOf, paceOf } from './merge.ts'
 import { type GuardScope, guardBetween, guardSiblings, guardSnapshots } from './merge-guard.ts'
 import { type ChainOptions, openChain } from './open.ts'
 import { PROBE_SIZE, probeFormat } from './probe.ts'
+import { transferToLayer } from './transfer.ts'
 
 /** How a layer is committed. */
 export interface CommitOptions extends LongWork, GuardScope, LockOptions {
@@ -111,7 +112,11 @@ async function merge(
   // What the chain opened below does not notice that the base's tables move.
   lowest?.attachBacking(target.device)
   try {
-    await mergeInto(target, { device: chain.device, parts: heldParts(merged) }, options)
+    // With layers between, what the uppermost one does not hold lies in another file.
+    const isNext = merged.length === 1
+    const means = isNext ? transferToLayer(chain.active, target.active, { onlyShared: true }) : {}
+    const source = { device: chain.device, parts: heldParts(merged), ...means }
+    await mergeInto(target, source, options)
   } finally {
     lowest?.attachBacking(below.device)
   }

@@ -47,6 +47,8 @@ export class HoleIndex {
 
   /** Index of the first known extent that begins after `offset`. */
   #firstAfter(offset: number): number {
+    const last = this.#known.at(-1)
+    if (last !== undefined && last.offset <= offset) return this.#known.length
     let [low, high] = [0, this.#known.length]
     while (low < high) {
       const middle = (low + high) >>> 1

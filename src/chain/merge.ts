@@ -21,33 +21,70 @@ import { folderOf, joinPath } from './reference.ts'
 export function heldParts(layers: readonly Layer[]): PartSource {
   const statuses = layers.map((layer) => new LayerStatus(layer))
   return async (offset, limit) => {
-    let length = limit
-    for (const layer of statuses) {
-      if (offset >= layer.size) return [{ offset, length, kind: 'zero' }]
-      const { start, length: found, zero, data } = await layer.at(offset)
-      length = Math.min(length, start + found - offset)
-      if (zero) return [{ offset, length, kind: 'zero' }]
-      if (data) return [{ offset, length, kind: 'data' }]
+    const parts: Part[] = []
+    const end = offset + limit
+    for (let at = offset; at < end && parts.length < MOST_PARTS; ) {
+      const part = heldPart(statuses, at, end - at)
+      if (part instanceof LayerStatus) {
+        if (parts.length > 0) break
+        await part.find(at)
+      } else {
+        parts.push(part)
+        at += part.length
+      }
     }
-    return [{ offset, length, kind: 'skip' }]
+    return parts
   }
+}
+
+/** What is held at `offset`, or the layer that has to look it up first. */
+function heldPart(
+  layers: readonly LayerStatus[],
+  offset: number,
+  limit: number,
+): Part | LayerStatus {
+  let length = limit
+  for (const layer of layers) {
+    if (offset >= layer.size) return { offset, length, kind: 'zero' }
+    const status = layer.known(offset)
+    if (status === undefined) return layer
+    const rest = status.start + status.length - offset
+    if (rest < length) length = rest
+    if (status.zero) return { offset, length, kind: 'zero' }
+    if (status.data) return { offset, length, kind: 'data' }
+  }
+  return { offset, length, kind: 'skip' }
 }
 
 /** Asks `next` only about what `first` skips. */
 export function butNot(first: PartSource, next: PartSource): PartSource {
-  return async (offset, limit) => {
-    const [own] = (await first(offset, limit)) as readonly [Part]
-    const length = Math.min(limit, own.length)
-    return own.kind === 'skip' ? next(offset, length) : [{ offset, length, kind: 'skip' }]
-  }
+  return chosen(first, next, ({ kind }) => kind === 'skip')
 }
 
 /** Asks `next` only about what `first` holds. */
 export function within(first: PartSource, next: PartSource): PartSource {
+  return chosen(first, next, ({ kind }) => kind !== 'skip')
+}
+
+/** Asks `next` only about the parts of `first` that `isWanted`, and skips the others. */
+function chosen(
+  first: PartSource,
+  next: PartSource,
+  isWanted: (part: Part) => boolean,
+): PartSource {
+  // Of an answer of many parts only one is used at a time.
+  let list: readonly Part[] = []
+  let index = 0
   return async (offset, limit) => {
-    const [own] = (await first(offset, limit)) as readonly [Part]
-    const length = Math.min(limit, own.length)
-    return own.kind === 'skip' ? [{ offset, length, kind: 'skip' }] : next(offset, length)
+    const covers = ({ offset: start, length }: Part) => start <= offset && start + length > offset
+    while (index < list.length && !covers(list[index] as Part)) index++
+    if (index === list.length) {
+      list = await first(offset, limit)
+      index = 0
+    }
+    const own = list[index] as Part
+    const length = Math.min(limit, own.offset + own.length - offset)
+    return isWanted(own) ? next(offset, length) : [{ offset, length, kind: 'skip' }]
   }
 }
 
@@ -55,6 +92,9 @@ export function within(first: PartSource, next: PartSource): PartSource {
 export function emptyBelow(size: number): BlockDevice {
   return new MemoryDevice(size, { name: 'zeroes', writable: false })
 }
+
+/** Parts that are looked up at a time. */
+const MOST_PARTS = 512
 
 /** How `pullUp` goes. */
 export interface PullOptions extends LongWork {

@@ -186,12 +186,17 @@ async function openPlace(
   place: Place,
   options: NewImageOptions,
 ): Promise<FileDevice> {
-  const growable = options.layout.format === 'qcow2'
+  const { layout } = options
+  const growable = layout.format === 'qcow2'
+  const reserveWrites = layout.format === 'raw' && (layout.preallocation ?? 'off') === 'off'
   const create = place.kind === 'new' ? 'new' : 'replace'
   const lock = lockRequest('write', options)
   return place.kind === 'device'
     ? FileDevice.open(files, place.path, { writable: true, growable, lock })
-    : FileDevice.open(files, place.path, { create, growable, lock, appendWindow: APPEND_WINDOW })
+    : FileDevice.open(files, place.path, {
+        ...{ create, growable, lock, reserveWrites },
+        appendWindow: APPEND_WINDOW,
+      })
 }
 
 function unlessDurable(file: FileDevice, { durable }: NewImageOptions): BlockDevice {

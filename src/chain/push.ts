@@ -6,6 +6,7 @@
 import { UsageError } from '../base/errors.ts'
 import { throwingFirst } from '../base/first-error.ts'
 import type { LongWork } from '../base/progress.ts'
+import { PartWalk } from '../block/index.ts'
 import {
   type BitmapChange,
   EXTENSION,
@@ -123,18 +124,18 @@ export function pushObstacle({ active, layers }: Chain): string | undefined {
 export async function planPushLayer(chain: Chain, work: LongWork = {}): Promise<PushCost> {
   const below = chain.layers[1]
   const clusterSize = below?.image?.geometry.clusterSize ?? 1
-  const parts = heldParts([chain.active])
-  const { size } = chain.device
+  const walk = new PartWalk(heldParts([chain.active]), chain.device.size)
   let dataLength = 0
   let counted = 0
-  for (let at = 0; at < size; ) {
+  for (;;) {
     work.signal?.throwIfAborted()
-    const [part] = await parts(at, size - at)
+    const part = walk.known() ?? (await walk.peek())
     if (part === undefined) break
-    at = part.offset + part.length
+    const end = part.offset + part.length
+    walk.moveTo(end)
     if (part.kind !== 'data') continue
     const from = Math.max(counted, part.offset - (part.offset % clusterSize))
-    counted = Math.ceil(at / clusterSize) * clusterSize
+    counted = Math.ceil(end / clusterSize) * clusterSize
     dataLength += Math.max(0, counted - from)
   }
   return { dataLength }

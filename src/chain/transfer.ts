@@ -4,17 +4,31 @@ import type { DataTransfer } from '../qcow2/index.ts'
 import type { FileDevice } from '../storage/index.ts'
 import type { Layer } from './chain.ts'
 
+/** How the host copies. */
+export interface TransferOptions {
+  /** Not at all where both files cannot share blocks: reading and writing may be quicker then. */
+  readonly onlyShared?: boolean
+}
+
 /** As `transferBetween`, into the file of a layer. */
-export function transferToLayer(source: Layer, target: Layer): Partial<DataTransfer> {
+export function transferToLayer(
+  source: Layer,
+  target: Layer,
+  options: TransferOptions = {},
+): Partial<DataTransfer> {
   if (target.fileOffset !== 0 || target.file !== target.hostFile) return {}
-  return transferBetween(source, target.hostFile) ?? {}
+  return transferBetween(source, target.hostFile, options) ?? {}
 }
 
 /**
  * The means to copy data of `source` into `target`; none where data lies elsewhere than in the layer's own file. Bytes of the
  * source count only as long as they lie where a plain read would find them.
  */
-export function transferBetween(source: Layer, target: FileDevice): DataTransfer | undefined {
+export function transferBetween(
+  source: Layer,
+  target: FileDevice,
+  options: TransferOptions = {},
+): DataTransfer | undefined {
   if (source.dataFile !== undefined || source.image?.encryption !== undefined) return undefined
   const placeOf = async (
     offset: number,
@@ -35,7 +49,7 @@ export function transferBetween(source: Layer, target: FileDevice): DataTransfer
       const found = await placeOf(offset, length)
       if (found === undefined) return 0
       const from = found.place
-      return target.copyFrom(source.hostFile, { from, to, length: found.length })
+      return target.copyFrom(source.hostFile, { from, to, length: found.length }, options)
     },
   }
 }

@@ -156,7 +156,11 @@ export class CheckpointCatalogue {
 
   /** Looks at the images and the catalogue. Writes nothing. */
   async view(work: Pick<LongWork, 'signal'> = {}): Promise<CatalogueView> {
-    const manifest = await this.read()
+    return this.#viewWith(await this.read(), work)
+  }
+
+  /** What the images say together with `manifest`. */
+  async #viewWith(manifest: Manifest, work: Pick<LongWork, 'signal'> = {}): Promise<CatalogueView> {
     const paths = [...this.images]
     for (const { path } of manifest.disks) {
       const known = await this.toAbsolute(path).catch((error: unknown) => {
@@ -207,8 +211,7 @@ export class CheckpointCatalogue {
     this.#refuseUnread()
     const moved = new Set(changes.disks?.map(({ id }) => id))
     const disks = [...before.disks.filter(({ id }) => !moved.has(id)), ...(changes.disks ?? [])]
-    await this.#write({ ...before, disks })
-    const { trees, survey } = await this.view()
+    const { trees, survey } = await this.#viewWith({ ...before, disks })
     const known = new Map(before.checkpoints.map((entry) => [entry.id, entry]))
     const checkpoints = new Map<string, Manifest['checkpoints'][number]>()
     for (const { nodes } of trees) {

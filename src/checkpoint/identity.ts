@@ -1,7 +1,7 @@
 /** Names and ids of checkpoints: what may be one, how they are written, and where ids of what carries none come from. */
 
-import { createHash, randomBytes } from 'node:crypto'
 import { UsageError } from '../base/errors.ts'
+import { randomDigits, sha256 } from '../base/hash.ts'
 
 /** Bytes of a name at most, in UTF-8. It lies in the header sector of a frozen layer, where room is scarce. */
 export const NAME_LIMIT = 128
@@ -10,7 +10,7 @@ const SHORTEST_PREFIX = 4
 
 /** A new id: 16 random bytes as 32 hexadecimal digits. */
 export function newId(): string {
-  return randomBytes(16).toString('hex')
+  return randomDigits(16)
 }
 
 /** Whether `text` is an id as it is stored: 32 lower-case hexadecimal digits. */
@@ -20,9 +20,7 @@ export function isId(text: string): boolean {
 
 /** The id of what carries none: always the same one for the same `facts`. */
 export function derivedId(...facts: readonly (string | number)[]): string {
-  const hash = createHash('sha256')
-  for (const fact of facts) hash.update(`${String(fact).length}:${fact}`)
-  return hash.digest('hex').slice(0, 32)
+  return sha256(facts.map((fact) => `${String(fact).length}:${fact}`).join('')).slice(0, 32)
 }
 
 /** The digits of `@id` as a user wrote them, or undefined where `text` is no id. Throws where there are too few digits. */

@@ -4,12 +4,17 @@
  */
 
 import * as z from 'zod/mini'
-import { noteSchema } from './manifest.ts'
+import { parseJson } from '../base/parse.ts'
+import {
+  DISK_LIMIT,
+  idSchema as id,
+  noteSchema,
+  pathSchema,
+  sizeSchema as size,
+} from './note-schema.ts'
 
-const id = z.string().check(z.regex(/^[0-9a-f]{32}$/))
 /** Relative to the catalogue's folder. */
-const path = z.string().check(z.minLength(1), z.maxLength(4096), z.regex(/^[^\0]+$/))
-const size = z.number().check(z.int(), z.minimum(0))
+const path = pathSchema
 /** A layer's record as bytes in hexadecimal; null takes the record away. */
 const record = z.nullable(z.string().check(z.regex(/^([0-9a-f]{2})*$/), z.maxLength(2048)))
 const name = z.string().check(z.maxLength(512))
@@ -102,8 +107,7 @@ const stepSchema = z.discriminatedUnion('do', [
   compactStep,
 ])
 
-/** The schema of the journal. */
-export const operationSchema = z.object({
+const operationSchema = z.object({
   format: z.literal('cowpoint-journal'),
   version: z.literal(1),
   id,
@@ -112,7 +116,7 @@ export const operationSchema = z.object({
   /** What the catalogue will say of checkpoints, by id. */
   notes: z.optional(z.record(z.string(), noteSchema)),
   /** Active paths of disks that the catalogue is to know afterwards. */
-  disks: z.optional(z.array(z.object({ id, path })).check(z.maxLength(1024))),
+  disks: z.optional(z.array(z.object({ id, path })).check(z.maxLength(DISK_LIMIT))),
   /** Bytes of space that the steps need which follow on the one that counts. */
   reserve: z.optional(size),
   steps: z.array(stepSchema).check(z.maxLength(100_000)),
@@ -128,3 +132,10 @@ export type Step = z.infer<typeof stepSchema>
 export type StepOf<K extends Step['do']> = Extract<Step, { do: K }>
 /** An operation under way: what the journal holds. */
 export type Operation = Omit<z.infer<typeof operationSchema>, 'format' | 'version'>
+
+/** Reads the text of the file; throws an ImageError, code `JOURNAL_DAMAGED`, where it is of another form. */
+export function parseOperation(text: string): Operation {
+  const options = { what: 'journal', origin: 'image', code: 'JOURNAL_DAMAGED' } as const
+  const { format, version, ...operation } = parseJson(operationSchema, text, options)
+  return operation
+}

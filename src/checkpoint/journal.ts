@@ -4,12 +4,11 @@
  */
 
 import { CowpointError } from '../base/errors.ts'
-import { parseJson } from '../base/parse.ts'
 import type { LongWork } from '../base/progress.ts'
 import { statOf } from '../chain/index.ts'
-import { FileDevice, type LockGroup, readSmallFile, writeSmallFile } from '../storage/index.ts'
+import { type LockGroup, readSmallFile, transferAll, writeSmallFile } from '../storage/index.ts'
 import type { CheckpointCatalogue } from './catalogue.ts'
-import { type Operation, operationSchema, type Step } from './journal-schema.ts'
+import { type Operation, parseOperation, type Step } from './journal-schema.ts'
 import { isStepDone, runStep, type StepWorld } from './steps.ts'
 
 const SIZE_LIMIT = 64 * 1024 * 1024
@@ -26,13 +25,7 @@ export async function readJournal(catalogue: CheckpointCatalogue): Promise<Opera
     if (error instanceof CowpointError && error.code === 'FILE_NOT_FOUND') return undefined
     throw error
   }
-  const options = { what: 'journal', origin: 'image', code: 'JOURNAL_DAMAGED' } as const
-  const { format, version, ...operation } = parseJson(
-    operationSchema,
-    new TextDecoder().decode(bytes),
-    options,
-  )
-  return operation
+  return parseOperation(new TextDecoder().decode(bytes))
 }
 
 /**
@@ -134,14 +127,18 @@ async function keepSpace({ catalogue, operation }: StepWorld): Promise<void> {
   const known = await statOf(files, catalogue.inside('catalogue.json'))
   const size = (known?.size ?? 0) + CATALOGUE_GROWTH + (operation.reserve ?? 0)
   await giveSpace(catalogue)
-  await using file = await FileDevice.open(files, sparePath(catalogue), { create: 'new' })
-  await file.resize(size)
-  const chunk = new Uint8Array(Math.min(size, 1024 * 1024)).fill(0xff)
-  for (let at = 0; at < size; at += chunk.length) {
-    await file.write(at, chunk.subarray(0, Math.min(chunk.length, size - at)))
+  const file = await files.open(sparePath(catalogue), 'create-new')
+  try {
+    if (file.reserve(0, size)) return
+    const chunk = new Uint8Array(Math.min(size, 1024 * 1024)).fill(0xff)
+    for (let at = 0; at < size; at += chunk.length) {
+      await transferAll(file, 'write', at, chunk.subarray(0, Math.min(chunk.length, size - at)))
+    }
+    // A file system may find space for what was written only now.
+    await file.sync()
+  } finally {
+    await file.close()
   }
-  // A file system may find space for what was written only now.
-  await file.flush()
 }
 
 async function giveSpace(catalogue: CheckpointCatalogue): Promise<void> {

@@ -1,6 +1,6 @@
 /** Compares content around a merge: what every view reads where a layer that goes holds something, and a layer with its twin. */
 
-import { createHash } from 'node:crypto'
+import { createHash } from '../base/hash.ts'
 import type { LongWork } from '../base/progress.ts'
 import { type BlockDevice, type PartSource, PartWalk } from '../block/index.ts'
 import { type ChainOptions, heldParts, openChain } from '../chain/index.ts'

@@ -3,9 +3,9 @@
  * errors, every state file what it was. Changes nothing.
  */
 
-import { createHash } from 'node:crypto'
 import { isAbsolute, join } from 'node:path'
 import { CowpointError } from '../base/errors.ts'
+import { createHash } from '../base/hash.ts'
 import type { LongWork } from '../base/progress.ts'
 import { compareNamedBase, openChain } from '../chain/index.ts'
 import { checkImage } from '../qcow2/index.ts'

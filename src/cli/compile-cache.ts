@@ -38,8 +38,8 @@ interface Entry extends Header {
 }
 
 const MOST_FILES = 64
-const VERB = /^[a-z]+$/
-const OUR_NAMES = /^[a-z]+-[0-9a-f]{8}(\.\d+)?$/
+const VERB = /^[a-z]+(-[a-z]+)*$/
+const OUR_NAMES = /^[a-z-]+-[0-9a-f]{8}(\.\d+)?$/
 /** Processor time after which V8 may have begun to drop what it compiled for the start. */
 const SHORT_RUN_MS = 5000
 /** V8 copies what does not begin at such an offset. */

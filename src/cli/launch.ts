@@ -10,11 +10,13 @@ import { optimizeLate } from './optimize-late.ts'
 /** Set by the bundler: what the chunks beside this file hash to. */
 declare const BUILD: string
 
-const verb = process.argv[2]
+const [, , verb, inner] = process.argv
 // Compiled form belongs to the flags of V8 that it was made with: they are set before the first chunk.
 optimizeLate(verb)
 const folder = `${import.meta.dirname}/chunks/`
-const cache = CompileCache.open(verb, [folder, BUILD])
+// The verbs of `checkpoint` have little code in common.
+const job = verb === 'checkpoint' && inner !== undefined ? `${verb}-${inner}` : verb
+const cache = CompileCache.open(job, [folder, BUILD])
 if (cache !== undefined) {
   process.on('exit', (status) => {
     if (status === 0) cache.keep()

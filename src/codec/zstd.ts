@@ -6,12 +6,14 @@
 
 import * as zlib from 'node:zlib'
 import { loadPackage } from '../base/load-package.ts'
-import { libzstd } from '../native/index.ts'
+import { type Libzstd, libzstd, type ZstdPacker } from '../native/index.ts'
 import { type ClusterCodec, compressedDataError } from './codec.ts'
 import { outlineFrame } from './zstd-frame.ts'
 
 /** QEMU's level, which is zstd's default. */
 const LEVEL = 3
+/** Clusters up to this size are packed with small tables. */
+const SMALL_TABLES_TO = 131072
 /** What QEMU's decoder remembers at most; a header that demands more is refused. */
 const LONGEST_WINDOW = 2 ** 27
 
@@ -176,6 +178,7 @@ function nodeEngine(): ZstdEngine | undefined {
 function libraryEngine(): ZstdEngine | undefined {
   const library = libzstd()
   if (library === undefined) return undefined
+  const packerFor = packers(library)
   let scratch = new Uint8Array(0)
   return {
     name: 'libzstd',
@@ -183,13 +186,13 @@ function libraryEngine(): ZstdEngine | undefined {
       if (source.length < 2) return undefined
       // Room for one byte less: what does not fit is not shorter.
       if (scratch.length < source.length) scratch = new Uint8Array(source.length)
-      const length = library.compress(source, scratch.subarray(0, source.length - 1), LEVEL)
+      const length = packerFor(source).compress(source, scratch.subarray(0, source.length - 1))
       return length === undefined ? undefined : scratch.slice(0, length)
     },
     async packElsewhere(source) {
       if (source.length < 2) return undefined
-      const room = new Uint8Array(source.length - 1)
-      const length = await library.compressElsewhere(source, room, LEVEL)
+      const room = Buffer.allocUnsafeSlow(source.length - 1)
+      const length = await packerFor(source).compressElsewhere(source, room)
       return length === undefined ? undefined : room.subarray(0, length)
     },
     unpack(frame, target) {
@@ -202,6 +205,23 @@ function libraryEngine(): ZstdEngine | undefined {
       // Where no thread took it this one does, and it judges what is damaged.
       return length ?? this.unpack(frame, target)
     },
+  }
+}
+
+/**
+ * Tables that stay in the cache of a core, for 64 KiB a sixth of what the level has: a fifth less time with all cores at work, for
+ * files that are larger by about a percent. Larger clusters would lose more by them, and gain less.
+ */
+function packers(library: Libzstd): (source: Uint8Array) => ZstdPacker {
+  const made = new Map<number, ZstdPacker>()
+  return ({ length }) => {
+    const tableLog = length > SMALL_TABLES_TO ? 0 : Math.max(13, Math.ceil(Math.log2(length)) - 3)
+    let packer = made.get(tableLog)
+    if (packer === undefined) {
+      packer = library.packer(LEVEL, tableLog)
+      made.set(tableLog, packer)
+    }
+    return packer
   }
 }
 

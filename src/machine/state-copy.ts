@@ -1,9 +1,9 @@
 /** Digests and durable copies of state files, in one pass over their bytes. */
 
-import { createHash } from 'node:crypto'
 import { dirname } from 'node:path'
 import { breathe } from '../base/breathe.ts'
 import { IoError } from '../base/errors.ts'
+import { createHash } from '../base/hash.ts'
 import type { LongWork } from '../base/progress.ts'
 import { type FileSystem, nodeFiles, type OpenFile } from '../storage/index.ts'
 

@@ -3,10 +3,11 @@
  * cannot be reached.
  */
 
-export { type CopyEnd, copyRange } from './copy-range.ts'
+export { type CopyEnd, copyRange, shareRange } from './copy-range.ts'
+export { isOnlyOpener } from './lease.ts'
 export { disableNative, SystemCallError } from './libc.ts'
 export { type Libdeflate, libdeflate } from './libdeflate.ts'
-export { type Libzstd, libzstd } from './libzstd.ts'
+export { type Libzstd, libzstd, type ZstdPacker } from './libzstd.ts'
 export {
   firstRunner,
   koffiLocks,
@@ -17,4 +18,4 @@ export {
 export { childLocks, type LockInterpreter } from './lock-child.ts'
 export { type FileRangeLock, getLock, type LockKind, setLock } from './range-locks.ts'
 export { nextData, nextHole } from './seek.ts'
-export { fallocate, punchHole, zeroRange } from './space.ts'
+export { fallocate, fallocateOnPool, punchHole, zeroRange } from './space.ts'

@@ -4,7 +4,6 @@
  * it.
  */
 
-import { constants } from 'node:os'
 import { dirname } from 'node:path'
 import { loadPackage, packageFolders, resolvePackage } from '../base/load-package.ts'
 import { offerQuickExit } from '../base/quick-exit.ts'
@@ -14,6 +13,8 @@ type Koffi = typeof import('koffi').default
 /** The calls that are used; 64-bit results are numbers here, since no file is that large. */
 export interface Libc {
   fallocate(fd: number, mode: number, offset: number, length: number): number
+  /** On the pool. */
+  fallocateOnPool(fd: number, mode: number, offset: number, length: number, done: () => void): void
   lseek(fd: number, offset: number, whence: number): number
   copyFileRange(
     sourceFd: number,
@@ -23,7 +24,8 @@ export interface Libc {
     length: number,
     flags: number,
   ): number
-  fcntl(fd: number, command: number, argument: Uint8Array): number
+  fcntl(fd: number, command: number, argument: Uint8Array | number): number
+  ioctl(fd: number, request: number, argument: BigInt64Array): number
   errno(): number
 }
 
@@ -101,13 +103,18 @@ function loadLibc(): Libc | undefined {
   try {
     const library = koffi.load(null)
     const fcntl = library.func('int fcntl(int fd, int command, ...)')
+    const ioctl = library.func('int ioctl(int fd, unsigned long request, ...)')
+    const fallocate = library.func('int fallocate(int fd, int mode, int64 offset, int64 length)')
     return {
-      fallocate: library.func('int fallocate(int fd, int mode, int64 offset, int64 length)'),
+      fallocate,
+      fallocateOnPool: fallocate.async,
       lseek: library.func('int64 lseek(int fd, int64 offset, int whence)'),
       copyFileRange: library.func(
         'int64 copy_file_range(int in, int64 *inOffset, int out, int64 *outOffset, size_t length, uint flags)',
       ),
-      fcntl: (fd, command, argument) => fcntl(fd, command, 'void *', argument),
+      fcntl: (fd, command, argument) =>
+        fcntl(fd, command, typeof argument === 'number' ? 'int' : 'void *', argument),
+      ioctl: (fd, request, argument) => ioctl(fd, request, 'void *', argument),
       errno: () => koffi.errno(),
     }
   } catch {
@@ -115,12 +122,17 @@ function loadLibc(): Libc | undefined {
   }
 }
 
+/** The numbers of the host's errors by name. Few runs meet one, and node:os is loaded for the first. */
+export function errnos(): typeof import('node:os').constants.errno {
+  return (loadPackage('node:os') as typeof import('node:os')).constants.errno
+}
+
 const errnoNames = new Map<number, string>()
 
 /** The name of an errno: `ENOSPC`. */
 export function errnoName(errno: number): string {
   if (errnoNames.size === 0) {
-    for (const [name, value] of Object.entries(constants.errno)) {
+    for (const [name, value] of Object.entries(errnos())) {
       if (!errnoNames.has(value)) errnoNames.set(value, name)
     }
   }
@@ -145,7 +157,7 @@ export class SystemCallError extends Error {
 
 /** Whether an errno says that the host or the file system knows no such call. */
 export function isUnsupported(errno: number): boolean {
-  const { ENOSYS, EOPNOTSUPP, ENOTSUP, EINVAL, ENODEV, ENOTTY } = constants.errno
+  const { ENOSYS, EOPNOTSUPP, ENOTSUP, EINVAL, ENODEV, ENOTTY } = errnos()
   return [ENOSYS, EOPNOTSUPP, ENOTSUP, EINVAL, ENODEV, ENOTTY].includes(errno)
 }
 
@@ -158,6 +170,6 @@ export function retry(library: Libc, call: () => number): { result: number; errn
     const result = Number(call())
     if (result >= 0) return { result, errno: 0 }
     const errno = library.errno()
-    if (errno !== constants.errno.EINTR) return { result, errno }
+    if (errno !== errnos().EINTR) return { result, errno }
   }
 }

@@ -1,6 +1,6 @@
 /**
- * The host's libdeflate through koffi, which unpacks deflate in half of zlib's time. Undefined where the host has none. Packing is
- * none of its business: its window cannot be kept to the 4 KiB that QEMU reads. It takes four codes without a meaning (lengths 286
+ * The host's libdeflate through koffi, which unpacks deflate in half of zlib's time. Undefined where the host has none. It packs
+ * nothing: it looks back 32 KiB, where clusters keep to 4 (src/codec/zlib.ts). It takes four codes without a meaning (lengths 286
  * and 287, distances 30 and 31) for others, where zlib refuses them; deflate has no checksum, so damage was never sure to be seen.
  */
 

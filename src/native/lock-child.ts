@@ -3,9 +3,8 @@
  * milliseconds a time. The child's answer is the index of the call that met an obstacle, or a word.
  */
 
-import { constants } from 'node:os'
 import { loadPackage } from '../base/load-package.ts'
-import { SystemCallError } from './libc.ts'
+import { errnos, SystemCallError } from './libc.ts'
 import type { LockCall, LockRunner } from './lock-calls.ts'
 import { isWithoutLocks } from './range-locks.ts'
 
@@ -78,7 +77,7 @@ export function childLocks(interpreter: LockInterpreter): LockRunner | undefined
 function understood(answer: string, cause: Error | undefined): number | undefined {
   const [word = '', number] = answer.trim().split(' ')
   if (/^\d+$/.test(word)) return Number(word)
-  if (word !== 'errno') throw cause ?? new SystemCallError('fcntl', constants.errno.EIO)
+  if (word !== 'errno') throw cause ?? new SystemCallError('fcntl', errnos().EIO)
   const errno = Number(number)
   if (isWithoutLocks(errno)) return undefined
   throw new SystemCallError('fcntl', errno)

@@ -4,8 +4,7 @@
  * which order, is decided above.
  */
 
-import { constants } from 'node:os'
-import { isUnsupported, libc, retry, SystemCallError } from './libc.ts'
+import { errnos, isUnsupported, libc, retry, SystemCallError } from './libc.ts'
 
 const GET_LOCK = 36
 const SET_LOCK = 37
@@ -50,14 +49,14 @@ export function setLock(fd: number, lock: FileRangeLock): boolean | undefined {
   const argument = bytesOf(encode(lock))
   const { result, errno } = retry(library, () => library.fcntl(fd, SET_LOCK, argument))
   if (result >= 0) return true
-  if (errno === constants.errno.EAGAIN || errno === constants.errno.EACCES) return false
+  if (errno === errnos().EAGAIN || errno === errnos().EACCES) return false
   if (isWithoutLocks(errno)) return undefined
   throw new SystemCallError('fcntl', errno)
 }
 
 /** Whether an errno says that the host or the file system has no such locks. */
 export function isWithoutLocks(errno: number): boolean {
-  return errno === constants.errno.ENOLCK || isUnsupported(errno)
+  return errno === errnos().ENOLCK || isUnsupported(errno)
 }
 
 /**

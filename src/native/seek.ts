@@ -3,8 +3,7 @@
  * nobody else uses.
  */
 
-import { constants } from 'node:os'
-import { isUnsupported, libc, retry, SystemCallError } from './libc.ts'
+import { errnos, isUnsupported, libc, retry, SystemCallError } from './libc.ts'
 
 const SEEK_DATA = 3
 const SEEK_HOLE = 4
@@ -14,7 +13,7 @@ function seek(fd: number, offset: number, whence: number): number | undefined {
   if (library === undefined) return undefined
   const { result, errno } = retry(library, () => library.lseek(fd, offset, whence))
   if (result >= 0) return result
-  if (errno === constants.errno.ENXIO) return Number.POSITIVE_INFINITY
+  if (errno === errnos().ENXIO) return Number.POSITIVE_INFINITY
   if (isUnsupported(errno)) return undefined
   throw new SystemCallError('lseek', errno)
 }

@@ -29,6 +29,18 @@ export function zeroRange(fd: number, offset: number, length: number): boolean {
   return fallocateMode(fd, ZERO_RANGE | KEEP_SIZE, offset, length)
 }
 
+/** As `fallocate` with `keepSize`, on the pool; `done` is called in any case, and does not tell whether it worked. */
+export function fallocateOnPool(
+  fd: number,
+  offset: number,
+  length: number,
+  done: () => void,
+): void {
+  const library = libc()
+  if (library === undefined) done()
+  else library.fallocateOnPool(fd, KEEP_SIZE, offset, length, done)
+}
+
 /** Reserves space for a range; `keepSize` leaves the size where it is even past the end. */
 export function fallocate(
   fd: number,

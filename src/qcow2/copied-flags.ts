@@ -4,11 +4,11 @@
  */
 
 import { HI_COMPRESSED, HI_COPIED } from './layout/constants.ts'
-import { entryOffset } from './layout/entries.ts'
+import { entryOffset, runEnd } from './layout/entries.ts'
 import { L1Table } from './metadata/l1-table.ts'
 import type { Qcow2State } from './metadata/state.ts'
 import type { Transaction } from './metadata/transaction.ts'
-import { runEnd, TableWrites, type TreeWork, treeTables } from './table-tree.ts'
+import { TableWrites, type TreeWork, treeTables } from './table-tree.ts'
 
 /** What is known of the flags already. */
 export interface SettleOptions {
@@ -76,7 +76,7 @@ function settleLoaded(
   while (progress.at < view.byteLength) {
     const hi = view.getUint32(progress.at)
     const offset = entryOffset(hi, view.getUint32(progress.at + 4))
-    const end = runEnd(view, progress.at, l2EntrySize, clusterSize)
+    const end = runEnd(view, progress.at, view.byteLength, state.geometry)
     if ((hi & settled) !== 0 || offset === 0) {
       progress.at = end
       continue

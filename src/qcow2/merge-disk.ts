@@ -124,11 +124,12 @@ class Merge {
     const walk = new PartWalk(source.parts, source.device.size)
     for (;;) {
       options.onProgress?.({ done: walk.position, total: source.device.size })
-      const part = await walk.peek()
+      const part = walk.known() ?? (await walk.peek())
       if (part === undefined) return
       const end = part.kind === 'skip' ? part.offset + part.length : await this.#take(part)
       walk.moveTo(end)
-      await breathe(options.signal)
+      const pause = breathe(options.signal)
+      if (pause !== undefined) await pause
     }
   }
 

@@ -18,6 +18,7 @@ import type { L1Table } from './metadata/l1-table.ts'
 import { type Qcow2State, readL1 } from './metadata/state.ts'
 import { Transaction } from './metadata/transaction.ts'
 import { PullClusters } from './pull-clusters.ts'
+import { countPull } from './pull-count.ts'
 import { CountedSpace } from './pull-space.ts'
 import { PullViews } from './pull-views.ts'
 import { writeSnapshotTable } from './snapshots.ts'
@@ -84,6 +85,9 @@ export async function planPull(
 ): Promise<PullCost> {
   refuseExternalData(state)
   if (state.writer !== undefined) await commit(state)
+  if (state.snapshots.length === 0 && !state.geometry.extendedL2) {
+    return countPull(state, source, options)
+  }
   const space = new CountedSpace(state.geometry.clusterSize)
   const views = viewsFor(state, space, source)
   const clusters = new PullClusters({ state, space, views, source, options, countOnly: true })

@@ -3,10 +3,10 @@
  * a digest of what was written behind it: as long as that is as it was left, the old image is still there, whole.
  */
 
-import { createHash } from 'node:crypto'
 import { breathe } from '../base/breathe.ts'
 import { bytesEqual } from '../base/bytes.ts'
 import { ImageError } from '../base/errors.ts'
+import { createHash } from '../base/hash.ts'
 import type { BlockDevice } from '../block/index.ts'
 import { SECTOR_SIZE } from './layout/constants.ts'
 import { HostFile } from './metadata/host-file.ts'

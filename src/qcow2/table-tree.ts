@@ -8,7 +8,7 @@ import { breathe } from '../base/breathe.ts'
 import { ImageError } from '../base/errors.ts'
 import type { LongWork } from '../base/progress.ts'
 import { HI_COMPRESSED } from './layout/constants.ts'
-import { compressedLength, compressedOffset, entryOffset } from './layout/entries.ts'
+import { compressedLength, compressedOffset, entryOffset, runEnd } from './layout/entries.ts'
 import type { Geometry } from './layout/geometry.ts'
 import type { L1Table } from './metadata/l1-table.ts'
 import type { Qcow2State } from './metadata/state.ts'
@@ -135,11 +135,11 @@ export async function changeReferences(
   delta: 1 | -1,
 ): Promise<void> {
   const { geometry, externalData } = state
-  const { clusterSize, l2EntrySize } = geometry
+  const { l2EntrySize } = geometry
   const view = new DataView(table.buffer, table.byteOffset, table.byteLength)
   for (let at = 0; at < table.byteLength; ) {
     const hi = view.getUint32(at)
-    const end = runEnd(view, at, l2EntrySize, clusterSize)
+    const end = runEnd(view, at, table.byteLength, geometry)
     const found = clustersOf(geometry, hi, view.getUint32(at + 4), externalData)
     if (found !== undefined) {
       const count = found.count + (end - at) / l2EntrySize - 1
@@ -148,31 +148,6 @@ export async function changeReferences(
     }
     at = end
   }
-}
-
-/**
- * Where a run of entries ends: of whole clusters, each the next one in the file with the same flags, or of nothing. A
- * function of its own, since nothing else in a structural verb runs once for each cluster.
- */
-export function runEnd(view: DataView, at: number, entrySize: number, clusterSize: number): number {
-  const end = view.byteLength
-  let hi = view.getInt32(at)
-  let lo = view.getInt32(at + 4)
-  let next = at + entrySize
-  if ((hi & HI_COMPRESSED) !== 0) return next
-  // An entry without a cluster, be it a zero cluster, is followed by its like only: cluster 1 is not next to none.
-  if (entryOffset(hi, lo) === 0) {
-    while (next < end && view.getInt32(next) === hi && view.getInt32(next + 4) === lo) {
-      next += entrySize
-    }
-    return next
-  }
-  for (; next < end; next += entrySize) {
-    lo = (lo + clusterSize) | 0
-    if (lo >= 0 && lo < clusterSize) hi = (hi + 1) | 0
-    if (view.getInt32(next + 4) !== lo || view.getInt32(next) !== hi) break
-  }
-  return next
 }
 
 /** The clusters that an entry refers to, if any. */

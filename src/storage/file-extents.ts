@@ -41,7 +41,7 @@ export function fileExtents(
         const stop = Math.min(data, fileEnd)
         appendExtent(list, { offset: at, length: stop - at, kind: 'hole' })
         at = stop
-        continue
+        if (at === fileEnd) break
       }
       const stop = Math.min(file.nextHole(at) ?? fileEnd, fileEnd)
       // A file that shrank meanwhile answers nonsense; what it has lost is for the read to report.

@@ -60,6 +60,8 @@ export interface OpenFile {
   zeroRange(offset: number, length: number): boolean
   /** Reserves space, past the end too; the size stays. */
   reserve(offset: number, length: number): boolean
+  /** From now on each `write` has its space reserved right before it, where that pays; absent where it never does. */
+  reserveWrites?(): void
   /**
    * Copies from another file without the bytes passing through this process, and shares blocks where the file system can. Says how
    * many bytes that was, undefined where it cannot be done; absent where it never can.
@@ -68,6 +70,11 @@ export interface OpenFile {
     source: OpenFile,
     range: { readonly from: number; readonly to: number; readonly length: number },
   ): number | undefined
+  /** As `copyRange`, but only where blocks are shared; false, and nothing done, where they cannot. */
+  shareRange?(
+    source: OpenFile,
+    range: { readonly from: number; readonly to: number; readonly length: number },
+  ): boolean
   /** Where the next data begins, Infinity if none follows. */
   nextData(offset: number): number | undefined
   /** Where the next hole begins, at the latest at the end of the file. */
@@ -77,6 +84,8 @@ export interface OpenFile {
    * be done here. Rejects with a BusyError `IMAGE_LOCKED`. Absent in a file system that nobody else can reach.
    */
   lock?(kind: FileLockKind, group?: LockGroup): Promise<boolean>
+  /** Whether it is certain that the file is not open a second time, wherever; absent where nobody can tell. */
+  isOpenOnce?(): boolean
   /** A second call does nothing. */
   close(): Promise<void>
 }

@@ -2,6 +2,7 @@
 
 export { FileDevice, type FileDeviceOptions } from './file-device.ts'
 export { type FileHolder, findHolders, holderText } from './file-holders.ts'
+export { transferAll } from './file-transfer.ts'
 export {
   type FileKind,
   type FileStat,
@@ -18,3 +19,4 @@ export { createNodeFiles, nodeFiles } from './node-files.ts'
 export { type LockRequest, openLocked } from './open-locked.ts'
 export { readSmallFile, writeSmallFile } from './small-file.ts'
 export { type TemporaryKind, temporaryKind, temporaryPath } from './temporary-name.ts'
+export { startThreadPool } from './thread-pool.ts'

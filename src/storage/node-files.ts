@@ -5,11 +5,13 @@ import { BusyError, type ErrorContext, UsageError } from '../base/errors.ts'
 import {
   copyRange,
   fallocate,
+  isOnlyOpener,
   type LockRunner,
   lockRunner,
   nextData,
   nextHole,
   punchHole,
+  shareRange,
   zeroRange,
 } from '../native/index.ts'
 import { findHolders, holderText } from './file-holders.ts'
@@ -18,6 +20,7 @@ import type { FileKind, FileStat, FileSystem, OpenFile, OpenMode } from './files
 import { flushError, hostError } from './host-error.ts'
 import type { FileLockKind } from './lock-bytes.ts'
 import { LockGroup } from './lock-group.ts'
+import { likesReserved, writeReserved } from './reserved-write.ts'
 
 const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL } = fs.constants
 
@@ -173,6 +176,7 @@ class NodeFile implements OpenFile {
   readonly #locks: () => LockRunner | undefined
   #locked: { readonly group: LockGroup; readonly lock: FileLock } | undefined
   #poolCount = 0
+  #reservesWrites = false
   #whenIdle: (() => void) | undefined
 
   constructor(path: string, fd: number, writable: boolean, locks: () => LockRunner | undefined) {
@@ -218,6 +222,18 @@ class NodeFile implements OpenFile {
     }
   }
 
+  shareRange(
+    source: OpenFile,
+    { from, to, length }: { readonly from: number; readonly to: number; readonly length: number },
+  ): boolean {
+    if (!(source instanceof NodeFile)) return false
+    try {
+      return shareRange({ fd: source.#fd, offset: from }, { fd: this.#fd, offset: to }, length)
+    } catch (error) {
+      throw hostError(error, 'copy', { offset: to, length })
+    }
+  }
+
   read(target: Uint8Array, position: number): Promise<number> {
     return this.#onPool('read', { offset: position, length: target.length }, (fd, done) =>
       fs.read(fd, target, 0, target.length, position, done),
@@ -226,7 +242,9 @@ class NodeFile implements OpenFile {
 
   write(source: Uint8Array, position: number): Promise<number> {
     return this.#onPool('write', { offset: position, length: source.length }, (fd, done) =>
-      fs.write(fd, source, 0, source.length, position, done),
+      this.#reservesWrites
+        ? writeReserved(fd, source, position, done)
+        : fs.write(fd, source, 0, source.length, position, done),
     )
   }
 
@@ -261,6 +279,10 @@ class NodeFile implements OpenFile {
     )
   }
 
+  reserveWrites(): void {
+    this.#reservesWrites = likesReserved(this.path)
+  }
+
   nextData(offset: number): number | undefined {
     return this.#native('search for data', offset, 0, nextData)
   }
@@ -279,6 +301,10 @@ class NodeFile implements OpenFile {
     if (outcome !== 'held') throw await lockedError(this.path, kind, outcome.words, stat)
     this.#locked = { group, lock }
     return true
+  }
+
+  isOpenOnce(): boolean {
+    return isOnlyOpener(this.#fd)
   }
 
   async #lockCall<T>(call: () => Promise<T>): Promise<T> {

@@ -71,7 +71,7 @@ async function openOnce(
       return undefined
     }
     if (request.kind === 'write' && request.ignoreWriters !== true && mode !== 'create-new') {
-      await refuseOtherWriters(files, stat)
+      if (file.isOpenOnce?.() !== true) await refuseOtherWriters(files, stat)
     }
     return file
   } catch (error) {

@@ -4,7 +4,7 @@ import { ftruncateSync, openSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { compare } from '../../src/block/index.ts'
-import { convertToNew, Gate, openChain } from '../../src/chain/index.ts'
+import { commitLayer, convertToNew, Gate, openChain } from '../../src/chain/index.ts'
 import { checkImage } from '../../src/qcow2/index.ts'
 import { type FileSystem, nodeFiles, type OpenFile } from '../../src/storage/index.ts'
 import { runCli } from '../support/run-cli.ts'
@@ -56,13 +56,21 @@ const SOURCES: Readonly<Record<string, (folder: string) => Promise<string>>> = {
 
 /** A host that copies between files by `copyRange`. */
 function copying(copyRange: (to: OpenFile, ...rest: CopyCall) => number | undefined): FileSystem {
+  return withCall('copyRange', copyRange)
+}
+
+/** A host with a way of its own to copy or to share. */
+function withCall(
+  name: 'copyRange' | 'shareRange',
+  work: (to: OpenFile, ...rest: CopyCall) => unknown,
+): FileSystem {
   return {
     ...nodeFiles,
     open: async (path, mode) => {
       const file = await nodeFiles.open(path, mode)
       return new Proxy(file, {
         get: (target, key) => {
-          if (key === 'copyRange') return (...call: CopyCall) => copyRange(target, ...call)
+          if (key === name) return (...call: CopyCall) => work(target, ...call)
           const value = Reflect.get(target, key, target)
           return typeof value === 'function' ? value.bind(target) : value
         },
@@ -132,6 +140,37 @@ describe('what the host copies', () => {
   it('is nothing where clusters are compressed or have their places', async () => {
     expect(await moved({ format: 'qcow2', options: {} }, true)).toBe(0)
     expect(await moved({ format: 'qcow2', options: { preallocation: 'metadata' } })).toBe(0)
+  })
+})
+
+describe('a commit', () => {
+  /** A host that shares the first `count` ranges it is asked for, and no more. */
+  function sharing(count: number, shared: number[]): FileSystem {
+    return withCall('shareRange', (file, source, { from, to, length }) => {
+      if (shared.length === count) return false
+      const bytes = new Uint8Array(length)
+      file.writeSync(bytes.subarray(0, source.readSync(bytes, from)), to)
+      shared.push(length)
+      return true
+    })
+  }
+
+  it.each([0, 1, 2, 1000])('has the host share what it can, here %i ranges', async (count) => {
+    const folder = tempFolder()
+    const top = await SOURCES.overlay!(folder)
+    await run('io', '-c', 'write -P 3 7M 1M', top)
+    await run('convert', '-O', 'raw', top, join(folder, 'expected'))
+    const shared: number[] = []
+    await commitLayer(top, { files: sharing(count, shared) })
+    expect(shared.length).toBe(Math.min(count, 2))
+    await using expected = await openChain(join(folder, 'expected'), { format: 'raw' })
+    for (const path of [top, join(folder, 'in.qcow2')]) {
+      await using chain = await openChain(path, { gate })
+      const found = await compare(expected.device, chain.device)
+      expect(found).toEqual({ identical: true, sizesDiffer: false })
+      const report = await checkImage(chain.active.file)
+      expect([report.corruptions, report.leaks, report.checkErrors]).toEqual([0, 0, 0])
+    }
   })
 })
 

@@ -224,6 +224,35 @@ describe.each(SETTINGS)('$title', (setting) => {
   })
 })
 
+describe.each(SETTINGS)('$title', ({ bottom, middle, top }) => {
+  test.each(SEEDS)(
+    'a snapshot that shares all makes no difference to what is copied, seed %i',
+    async (seed) => {
+      const files = new DiskFiles()
+      const fill = (path: string, { format = 'qcow2' }: LayerShape, count: number) =>
+        scribble(files, path, format, `${seed} ${path}`, count)
+      const cost = async () => {
+        await using chain = await openChain(TOP, { files, format: 'qcow2' })
+        return planPullLayer(chain)
+      }
+      if (bottom !== undefined) {
+        await make(files, '/bottom', bottom)
+        await fill('/bottom', bottom, 10)
+      }
+      await make(files, '/middle', middle, bottom && { name: 'bottom', shape: bottom })
+      await fill('/middle', middle, 20)
+      await make(files, TOP, top, { name: 'middle', shape: middle })
+      await fill(TOP, top, 6)
+      const alone = await cost()
+      await snapshot(files, TOP, 'one')
+      const shared = await cost()
+      expect(alone.dataLength).toBe(shared.dataLength)
+      expect(alone.takenLength).toBeLessThanOrEqual(shared.takenLength)
+      expect(alone.takenLength).toBeGreaterThan(alone.dataLength)
+    },
+  )
+})
+
 test('what several views lack is stored once', async () => {
   const files = new DiskFiles()
   const size = 1024 * 1024

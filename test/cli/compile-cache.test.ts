@@ -95,6 +95,16 @@ describe('the compiled form of the command', () => {
     expect(readFileSync(home.file).equals(before)).toBe(true)
   })
 
+  test('is one for each verb of checkpoint', async () => {
+    const home = new Home()
+    for (const verb of ['list', 'tree']) {
+      const { status } = await home.run(['checkpoint', verb, '--catalogue', home.folder])
+      expect(status).toBe(0)
+    }
+    const verbs = home.kept.map((path) => basename(path).replace(/-[0-9a-f]{8}$/, ''))
+    expect(verbs.sort()).toEqual(['checkpoint-list', 'checkpoint-tree'])
+  })
+
   test('is for this user alone', async () => {
     const home = new Home()
     expect(await home.run()).toEqual(good)

@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { constants, deflateRawSync } from 'node:zlib'
+import { constants, deflateRawSync, inflateRawSync } from 'node:zlib'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type ClusterCodec, loadCodec } from '../../src/codec/index.ts'
@@ -74,6 +74,33 @@ describe.each(codecs)('%s', (title, codec) => {
       ),
       { numRuns: 20 },
     )
+  })
+
+  it('packs clusters of every size for whoever reads this method', () => {
+    for (let length = 512; length <= 2 * 1024 * 1024; length *= 2) {
+      const source = text(length, length)
+      const packed = codec.compress(source)!
+      for (const [reader, other] of codecs) {
+        if (other.name !== codec.name) continue
+        const target = new Uint8Array(length)
+        other.decompress(packed, target)
+        expect(Buffer.compare(target, source), `${length} bytes by ${reader}`).toBe(0)
+      }
+    }
+  })
+
+  it('packs on other threads to the same bytes', async () => {
+    const { compressElsewhere } = codec
+    if (compressElsewhere === undefined) {
+      expect(title).toBe('zstd by wasm')
+      return
+    }
+    const sources = Array.from({ length: 30 }, (_, index) => text(4096 << (index % 6), index))
+    const packed = await Promise.all(sources.map((source) => compressElsewhere(source)))
+    for (const [index, source] of sources.entries()) {
+      expectBytes(packed[index]!, codec.compress(source)!)
+    }
+    expect(await compressElsewhere(pattern(CLUSTER, 5))).toBeUndefined()
   })
 
   it('packs nothing that would not get smaller', () => {
@@ -211,6 +238,20 @@ describe('zlib', () => {
       codec.decompress(stream, target)
       expect(Buffer.compare(target, source), title).toBe(0)
     }
+  })
+
+  it('reaches back 4 KiB and no further, so that a reader may inflate piece by piece', () => {
+    // Nothing in it repeats but what lies far back.
+    const source = new Uint8Array(CLUSTER)
+    for (let at = 0; at < CLUSTER; at += 8192) source.set(pattern(6000, 1), at)
+    const inPieces = (packed: Uint8Array) =>
+      inflateRawSync(packed, { windowBits: 12, chunkSize: 64 })
+    for (const [title, codec] of codecs) {
+      if (codec.name !== 'zlib') continue
+      const packed = codec.compress(source)!
+      expect(Buffer.compare(inPieces(packed), source), title).toBe(0)
+    }
+    expect(() => inPieces(deflateRawSync(source))).toThrow(/too far back/)
   })
 
   it('reads streams with a window of 32 KiB', () => {

@@ -83,6 +83,9 @@ const layouts = [
   '-o preallocation=full',
   '-o size=1M',
   '-c -o cluster_size=4k',
+  '-c -o cluster_size=2M',
+  '-c -o compression_type=zstd,cluster_size=512',
+  '-c -o compression_type=zstd,cluster_size=2M',
 ].map(
   (list): Differential => ({
     scene: disks,

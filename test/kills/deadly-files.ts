@@ -38,7 +38,7 @@ function operation<T>(work: () => T, half?: () => unknown): T {
 
 const FILE_OPERATIONS = [
   ...['writeSync', 'write', 'truncate', 'sync', 'punchHole', 'zeroRange', 'reserve', 'copyRange'],
-  ...['lock', 'close'],
+  ...['shareRange', 'lock', 'close'],
 ] as const
 const NAME_OPERATIONS = [
   ...['link', 'rename', 'unlink', 'makeFolder', 'removeFolder', 'syncFolder'],

@@ -22,6 +22,7 @@ import {
   punchHole,
   SystemCallError,
   setLock,
+  shareRange,
   zeroRange,
 } from '../../src/native/index.ts'
 
@@ -102,6 +103,19 @@ describe.runIf(process.platform === 'linux')('on Linux', () => {
     expect(readFileSync(join(folder, 'other')).equals(expected)).toBe(true)
   })
 
+  it('a range is shared between files, or nothing is done', () => {
+    fill(0, 16 * PAGE)
+    const other = openSync(join(folder, 'sharing'), 'wx+')
+    try {
+      const isShared = shareRange({ fd, offset: 0 }, { fd: other, offset: 0 }, 16 * PAGE)
+      const bytes = readFileSync(join(folder, 'sharing'))
+      expect(bytes.equals(Buffer.alloc(isShared ? 16 * PAGE : 0, 0xaa))).toBe(true)
+      expect(shareRange({ fd, offset: 1 }, { fd: other, offset: 0 }, 10)).toBe(false)
+    } finally {
+      closeSync(other)
+    }
+  })
+
   it('a lock of one open file stands in the way of another, until it is freed', () => {
     const other = openSync(path, 'r+')
     try {
@@ -138,11 +152,9 @@ describe.runIf(process.platform === 'linux')('on Linux', () => {
 it('without native calls everything says that it is not supported', () => {
   disableNative(true)
   try {
-    expect([punchHole(fd, 0, 1), zeroRange(fd, 0, 1), fallocate(fd, 0, 1)]).toEqual([
-      false,
-      false,
-      false,
-    ])
+    const end = { fd, offset: 0 }
+    const done = [punchHole(fd, 0, 1), zeroRange(fd, 0, 1), fallocate(fd, 0, 1)]
+    expect([...done, shareRange(end, end, 1)]).toEqual([false, false, false, false])
     const lock = { kind: 'read', offset: 0, length: 1 } as const
     const answers = [
       nextData(fd, 0),

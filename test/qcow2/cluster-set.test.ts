@@ -24,3 +24,16 @@ test('the first cluster outside is the next one that was not added', () => {
     expect(set.firstOutside(from)).toBe(slow(from))
   }
 })
+
+test('a run has any where one of its clusters is in the set, wherever words and pages begin', () => {
+  const set = new ClusterSet()
+  for (const cluster of [5, 31, 64, 32_767, 70_000]) set.add(cluster)
+  for (const first of [0, 1, 5, 6, 30, 31, 32, 33, 63, 64, 65, 32_700, 32_767, 32_768, 69_990]) {
+    for (const count of [1, 2, 25, 31, 32, 33, 64, 100]) {
+      const one = Array.from({ length: count }, (_, index) => first + index).some((cluster) =>
+        set.has(cluster),
+      )
+      expect([first, count, set.hasAny(first, count)]).toEqual([first, count, one])
+    }
+  }
+})

@@ -1,10 +1,10 @@
 /** The lock of one open file, by each means that takes it, and what openLocked makes of it. */
 
 import { spawn, spawnSync } from 'node:child_process'
-import { readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
+import { closeSync, openSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { childLocks, koffiLocks, type LockRunner } from '../../src/native/index.ts'
+import { childLocks, isOnlyOpener, koffiLocks, type LockRunner } from '../../src/native/index.ts'
 import {
   createNodeFiles,
   type FileLockKind,
@@ -231,6 +231,42 @@ describe('opening with a lock', () => {
     await new Promise((resolve) => child.once('close', resolve))
     await (await locked(path, 'write')).close()
     expect(await findHolders(statSync(path, { bigint: true }))).toEqual([])
+  })
+
+  test('processes are only looked at where the kernel knows of another opener', async () => {
+    const path = newFile()
+    let looks = 0
+    const files: FileSystem = {
+      ...nodeFiles,
+      holders: async (file) => {
+        looks++
+        return (await nodeFiles.holders?.(file)) ?? []
+      },
+    }
+    await (await locked(path, 'write', files)).close()
+    expect(looks).toBe(0)
+    const reader = await nodeFiles.open(path, 'read')
+    await (await locked(path, 'write', files)).close()
+    expect(looks).toBe(1)
+    await reader.close()
+    await (await locked(path, 'write', files)).close()
+    expect(looks).toBe(1)
+  })
+
+  test('an opener that comes while the kernel is asked neither fails nor ends this process', async () => {
+    const path = newFile()
+    const file = openSync(path, 'r+')
+    const child = spawn('sh', ['-c', 'while :; do : <"$1" || exit 1; done', 'sh', path])
+    const answers = new Set<boolean>()
+    for (let tries = 0; tries < 20_000 || answers.size < 2; tries++) {
+      answers.add(isOnlyOpener(file))
+    }
+    expect([...answers].sort()).toEqual([false, true])
+    child.kill()
+    const ended = await new Promise((resolve) => child.once('close', (code) => resolve(code)))
+    // Not 1, with which it would have ended at an open that failed.
+    expect(ended).toBe(null)
+    closeSync(file)
   })
 
   test('the interpreters that lock for us are there to be tested', () => {

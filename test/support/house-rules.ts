@@ -130,16 +130,18 @@ export const keepsPackagesAtHome: Rule = ({ path, text }) =>
   })
 
 /**
- * The process is touched in cli/ only; what it is (platform, pid, its clock) may be asked anywhere, and native/ loads binaries into
- * it. Only cli/ prints.
+ * The process is touched in cli/ only; what it is (platform, pid, its clock) may be asked anywhere, native/ loads binaries into
+ * it, and load-package.ts parts of Node. Only cli/ prints.
  */
 export const leavesTheProcessToTheCli: Rule = ({ path, text }) => {
   if (path.startsWith('src/cli/')) return []
   return find(
     { path, text: blankOut(text, { strings: true }) },
-    path.startsWith('src/native/')
-      ? /\bprocess\.(?!(?:platform|arch|pid|versions|hrtime|dlopen)\b)\w+|\bconsole\.\w+/g
-      : /\bprocess\.(?!(?:platform|arch|pid|versions|hrtime)\b)\w+|\bconsole\.\w+/g,
+    path === 'src/base/load-package.ts'
+      ? /\bprocess\.(?!getBuiltinModule\b)\w+|\bconsole\.\w+/g
+      : path.startsWith('src/native/')
+        ? /\bprocess\.(?!(?:platform|arch|pid|versions|hrtime|dlopen)\b)\w+|\bconsole\.\w+/g
+        : /\bprocess\.(?!(?:platform|arch|pid|versions|hrtime)\b)\w+|\bconsole\.\w+/g,
     'is for cli/',
   )
 }

@@ -26,6 +26,7 @@ import type { Qcow2Image } from '../../qcow2/index.ts'
 import { isSameFile } from '../../storage/index.ts'
 import { defineCommand } from '../command.ts'
 import type { Context } from '../context.ts'
+import { writeOnOneThread } from '../one-writer.ts'
 import { BlamingDevice } from './blaming-device.ts'
 import { type BitmapCopy, planBitmapCopy } from './convert-bitmaps.ts'
 import {
@@ -108,6 +109,7 @@ export const command = defineCommand({
     }
     await using stack = new OpenStack()
     const source = await openSources(names, work, stack)
+    if (!options.compress) await writeOnOneThread(source.chains)
     if (isStdout(target)) await convertToStdout(source, work)
     else if (options.noCreate) await convertToExisting(source, work, stack)
     else await convertToCreated(source, work, stack)

@@ -3,9 +3,9 @@
  * threads unpack, this one among them. What fails is told as if one cluster were read after the other.
  */
 
-import { availableParallelism } from 'node:os'
 import { alignedBytes } from '../../base/aligned.ts'
 import { breathe } from '../../base/breathe.ts'
+import { loadPackage } from '../../base/load-package.ts'
 import { type ClusterCodec, loadCodec } from '../../codec/index.ts'
 import type { Qcow2State } from '../metadata/state.ts'
 import { type CompressedMapping, readCompressed } from './compressed.ts'
@@ -37,10 +37,13 @@ interface Run {
 /** Clusters that are being unpacked by other threads, for all images. */
 let elsewhereCount = 0
 /** As many as keep the other cores at work while this thread does something else. */
-const ELSEWHERE_LIMIT = (() => {
+let elsewhereLimit: number | undefined
+
+function limitElsewhere(): number {
+  const { availableParallelism } = loadPackage('node:os') as typeof import('node:os')
   const otherCores = Math.min(availableParallelism() - 1, 4)
   return otherCores === 0 ? 0 : 4 + 4 * otherCores
-})()
+}
 
 const idleBuffers: Uint8Array[] = []
 
@@ -190,7 +193,8 @@ function beginElsewhere(
   packed: Uint8Array,
   target: Uint8Array,
 ): Promise<void> | undefined {
-  if (elsewhereCount >= ELSEWHERE_LIMIT || target.length < codec.elsewhereFrom) return undefined
+  elsewhereLimit ??= limitElsewhere()
+  if (elsewhereCount >= elsewhereLimit || target.length < codec.elsewhereFrom) return undefined
   const begun = codec.decompressElsewhere?.(packed, target)
   if (begun === undefined) return undefined
   elsewhereCount++

@@ -2,6 +2,7 @@
 
 import { appendExtent, type Extent } from '../../block/index.ts'
 import { type Mapping, map, resident } from '../metadata/mapping.ts'
+import { PassingTables } from '../metadata/passing-tables.ts'
 import type { Qcow2State } from '../metadata/state.ts'
 import type { ReadView } from './read.ts'
 
@@ -38,9 +39,12 @@ export function guestMappings(
   return state.quarantine.reads.run(async () => {
     const list: Mapping[] = []
     const end = offset + length
+    const { geometry, version, externalData } = state
+    // Whoever wants many runs goes over the whole disk.
+    const passing = { geometry, version, externalData, tables: new PassingTables(state.tables) }
     for (let at = offset; at < end && list.length < MAXIMUM_RUNS; ) {
       const mapping =
-        resident(state, view.l1, at, end - at) ?? (await map(state, view.l1, at, end - at))
+        resident(passing, view.l1, at, end - at) ?? (await map(passing, view.l1, at, end - at))
       list.push(mapping)
       at += mapping.length
     }

@@ -1,5 +1,6 @@
 /** Points L2 entries at host clusters, and sends what they pointed at before into quarantine. Memory only. */
 
+import { isZero } from '../../base/bytes.ts'
 import { HI_COMPRESSED, HI_COPIED } from '../layout/constants.ts'
 import {
   compressedLength,
@@ -32,13 +33,16 @@ export function linkEntries(
   range: GuestRange,
 ): void {
   const { clusterSize, l2EntrySize, extendedL2 } = state.geometry
-  const { view } = slice
+  const { bytes, view } = slice
+  const from = index * l2EntrySize
+  const end = from + run.clusterCount * l2EntrySize
+  const replaces = !run.own && !isZero(bytes, from, end)
   for (let cluster = 0; cluster < run.clusterCount; cluster++) {
-    const at = (index + cluster) * l2EntrySize
+    const at = from + cluster * l2EntrySize
     const bits = extendedL2
       ? subclusterBits(state, view, at, run.guestOffset + cluster * clusterSize, range, run.own)
       : undefined
-    if (!run.own) releaseEntry(state, view, at)
+    if (replaces) releaseEntry(state, view, at)
     const hostOffset = run.hostOffset + cluster * clusterSize
     view.setUint32(at, entryHi(hostOffset, true))
     view.setUint32(at + 4, entryLo(hostOffset))
@@ -47,8 +51,7 @@ export function linkEntries(
       view.setUint32(at + 12, bits.allocated)
     }
   }
-  const from = index * l2EntrySize
-  state.tables.markDirty(slice, from, from + run.clusterCount * l2EntrySize)
+  state.tables.markDirty(slice, from, end)
 }
 
 /** The subcluster bitmap after the part of `range` in this cluster has become allocated. */

@@ -5,7 +5,7 @@
  */
 
 import { assert } from '../../base/assert.ts'
-import { restOf, roundUp } from '../../base/bytes.ts'
+import { isZero, restOf, roundUp } from '../../base/bytes.ts'
 import { ImageError } from '../../base/errors.ts'
 import type { RangeHold } from '../../base/range-lock.ts'
 import { checkRange, promiseOf } from '../../block/index.ts'
@@ -287,7 +287,12 @@ function planRun(state: Qcow2State, entry: PrivateEntry, offset: number, length:
     const blank = guestOffset >= blankFrom
     return { guestOffset, hostOffset: guestOffset, clusterCount: limit, own: true, blank }
   }
-  const first = ownCluster(view, entry.index * l2EntrySize)
+  const from = entry.index * l2EntrySize
+  // A new disk holds nothing anywhere; all of a run is seen at once then.
+  if (isZero(entry.slice.bytes, from, from + limit * l2EntrySize)) {
+    return { guestOffset, hostOffset: 0, clusterCount: limit, own: false, blank: false }
+  }
+  const first = ownCluster(view, from)
   let clusterCount = 1
   if (first !== 0) {
     if (first % clusterSize !== 0) throw unalignedCluster(first, guestOffset)

@@ -58,3 +58,32 @@ export function compressedHi(offset: number, length: number, geometry: Geometry)
 export function compressedOffsetLimit(geometry: Geometry): number {
   return Math.min(2 ** (62 - (geometry.clusterBits - 8)), Number.MAX_SAFE_INTEGER)
 }
+
+/**
+ * Where, before `limit`, a run of entries of an L2 table ends: of whole clusters, each the next one in the file with the same flags,
+ * or of nothing. A function of its own, since nothing else in a map or a structural verb runs once for each cluster.
+ */
+export function runEnd(view: DataView, at: number, limit: number, geometry: Geometry): number {
+  // Whole numbers to V8 too, which takes quotients and powers of two for others.
+  const end = limit | 0
+  const l2EntrySize = geometry.l2EntrySize | 0
+  const clusterSize = geometry.clusterSize | 0
+  let hi = view.getInt32(at)
+  let lo = view.getInt32(at + 4)
+  let next = (at + l2EntrySize) | 0
+  if ((hi & HI_COMPRESSED) !== 0) return next
+  // An entry without a cluster, be it a zero cluster, is followed by its like only: cluster 1 is not next to none.
+  if ((hi & HI_OFFSET_MASK) === 0 && (lo & LO_OFFSET_MASK) === 0) {
+    while (next < end && view.getInt32(next) === hi && view.getInt32(next + 4) === lo) {
+      next += l2EntrySize
+    }
+    return next
+  }
+  for (; next < end; next += l2EntrySize) {
+    lo = (lo + clusterSize) | 0
+    // A branch that is taken for the first time after 4 GiB would have V8 compile this again.
+    hi = (hi + (lo >= 0 && lo < clusterSize ? 1 : 0)) | 0
+    if (view.getInt32(next + 4) !== lo || view.getInt32(next) !== hi) break
+  }
+  return next
+}

@@ -153,7 +153,7 @@ export class Allocator {
       const index = codec.findZero(slice.bytes, start, refcountsPerSlice)
       if (index >= 0) {
         const limit = Math.min(refcountsPerSlice, index + wanted)
-        let end = index + 1
+        let end = refcounts.areZero(slice, index, limit) ? limit : index + 1
         while (end < limit && codec.get(slice.bytes, end) === 0) end++
         return { first: cluster - start + index, count: end - index }
       }

@@ -30,9 +30,7 @@ export class ClusterSet {
   }
 
   has(cluster: number): boolean {
-    const key = Math.floor(cluster / PAGE_BITS)
-    if (key !== this.#latest.key) this.#latest = { key, page: this.#pages.get(key) }
-    const { page } = this.#latest
+    const page = this.#pageOf(cluster)
     if (page === undefined) return false
     const bit = cluster % PAGE_BITS
     return (((page[bit >>> 5] as number) >>> (bit & 31)) & 1) !== 0
@@ -40,8 +38,14 @@ export class ClusterSet {
 
   /** Whether any of `count` clusters from `first` on is in the set. */
   hasAny(first: number, count: number): boolean {
-    for (let cluster = first; cluster < first + count; cluster++) {
-      if (this.has(cluster)) return true
+    const end = first + count
+    for (let cluster = first; cluster < end; ) {
+      // As many as one word tells of: a run of clusters is asked for each write.
+      const bit = cluster % PAGE_BITS
+      const stop = Math.min(end, cluster - (bit & 31) + 32)
+      const word = this.#pageOf(cluster)?.[bit >>> 5] ?? 0
+      if (word !== 0 && (word >>> (bit & 31)) << (32 - (stop - cluster)) !== 0) return true
+      cluster = stop
     }
     return false
   }
@@ -89,6 +93,12 @@ export class ClusterSet {
       }
     }
     if (count > 0) yield { first, count }
+  }
+
+  #pageOf(cluster: number): Uint32Array | undefined {
+    const key = Math.floor(cluster / PAGE_BITS)
+    if (key !== this.#latest.key) this.#latest = { key, page: this.#pages.get(key) }
+    return this.#latest.page
   }
 
   #page(cluster: number): Uint32Array {

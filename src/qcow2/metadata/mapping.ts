@@ -7,7 +7,7 @@
 import { restOf } from '../../base/bytes.ts'
 import { ImageError } from '../../base/errors.ts'
 import { HI_COMPRESSED, HI_COPIED, LO_ZERO } from '../layout/constants.ts'
-import { compressedLength, compressedOffset, entryOffset } from '../layout/entries.ts'
+import { compressedLength, compressedOffset, entryOffset, runEnd } from '../layout/entries.ts'
 import type { Geometry } from '../layout/geometry.ts'
 import type { L1Table } from './l1-table.ts'
 import type { TableCache, TableSlice } from './table-cache.ts'
@@ -44,7 +44,7 @@ export type Mapping =
 /** The tables that a look-up goes through. */
 export interface MappingTables {
   readonly geometry: Geometry
-  readonly tables: TableCache
+  readonly tables: Pick<TableCache, 'sliceSize' | 'peek' | 'load'>
   /** Version 2 has no entries that say zeroes. */
   readonly version: 2 | 3
   /** Guest data lies in a file of its own, where offset 0 is as good as any other. */
@@ -186,16 +186,11 @@ function standardRun(
   if (zero && tables.version === 2) throw zeroInVersion2(guestOffset)
   const placed = offset !== 0 || (externalData && copied && !zero)
   if (externalData && placed) checkOwnPlace(offset + inCluster, guestOffset)
-  const flags = hi & 0xff000000
-  const step = placed ? clusterSize : 0
-  const limit = Math.min(view.byteLength / 8, index + Math.ceil((inCluster + length) / clusterSize))
-  let next = index + 1
-  for (let expected = offset + step; next < limit; next++, expected += step) {
-    const nextHi = view.getUint32(next * 8)
-    const nextLo = view.getUint32(next * 8 + 4)
-    if ((nextHi & 0xff000000) !== flags || (nextLo & LO_ZERO) !== (lo & LO_ZERO)) break
-    if (entryOffset(nextHi, nextLo) !== expected) break
-  }
+  const limit = Math.min(
+    view.byteLength,
+    (index + Math.ceil((inCluster + length) / clusterSize)) * 8,
+  )
+  const next = runEnd(view, index * 8, limit, geometry) / 8
   const run = Math.min(length, (next - index) * clusterSize - inCluster)
   if (zero) {
     return offset === 0

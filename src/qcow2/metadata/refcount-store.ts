@@ -4,14 +4,14 @@
  * is gone for good (quarantine.ts). Which cluster to take is the allocator's affair.
  */
 
-import { readU64Rounded, writeU64 } from '../../base/bytes.ts'
+import { isZero, readU64Rounded, writeU64 } from '../../base/bytes.ts'
 import { ImageError, UsageError } from '../../base/errors.ts'
 import type { Geometry } from '../layout/geometry.ts'
 import { type RefcountCodec, refcountCodec } from '../layout/refcounts.ts'
 import type { ClusterSet } from './cluster-set.ts'
 import type { HostFile } from './host-file.ts'
 import { appendRun, type ClusterRun } from './quarantine.ts'
-import { TableCache } from './table-cache.ts'
+import { TableCache, type TableSlice } from './table-cache.ts'
 
 /** Where the refcount table lies. */
 export interface RefcountTablePlace {
@@ -125,6 +125,9 @@ export class RefcountStore {
       const end = Math.min(refcountsPerSlice, start + first + count - cluster)
       let index = start
       try {
+        if (delta === 1 && this.areZero(slice, start, end)) {
+          for (; index < end; index++) codec.set(slice.bytes, index, 1)
+        }
         for (; index < end; index++) {
           const next = codec.get(slice.bytes, index) + delta
           if (next < 0) throw underflow(cluster + index - start, 0)
@@ -140,7 +143,13 @@ export class RefcountStore {
     return count
   }
 
-  #changed(slice: Parameters<TableCache['markDirty']>[0], start: number, end: number): void {
+  /** Whether a run of counts in a slice is zeroes, by one look at all of them; false too where they are parts of bytes. */
+  areZero({ bytes }: TableSlice, from: number, to: number): boolean {
+    const width = this.#geometry.refcountBits / 8
+    return width >= 1 && isZero(bytes, from * width, to * width)
+  }
+
+  #changed(slice: TableSlice, start: number, end: number): void {
     const { refcountBits } = this.#geometry
     const from = Math.floor((start * refcountBits) / 8)
     this.blocks.markDirty(slice, from, Math.ceil((end * refcountBits) / 8))

@@ -77,6 +77,11 @@ export class TableCache {
     return loading
   }
 
+  /** Reads the slice at this host offset as it is on disk, without keeping it. */
+  read(offset: number, target: Uint8Array): Promise<void> {
+    return this.#host.readWithin(offset, target, this.#structure)
+  }
+
   /** Puts a fresh, wholly dirty slice of zeroes in place of whatever lies at `offset`. */
   create(offset: number): TableSlice {
     this.drop(offset)
@@ -140,15 +145,15 @@ export class TableCache {
   async #read(offset: number): Promise<TableSlice> {
     const generation = this.#generation
     const bytes = new Uint8Array(this.sliceSize)
-    await this.#host.readWithin(offset, bytes, this.#structure)
+    await this.read(offset, bytes)
     const newer = this.#slices.get(offset)
     if (newer !== undefined) return newer
-    return generation === this.#generation ? this.#add(offset, bytes) : sliceOf(offset, bytes)
+    return generation === this.#generation ? this.#add(offset, bytes) : tableSlice(offset, bytes)
   }
 
   #add(offset: number, bytes: Uint8Array): TableSlice {
     if (this.#slices.size >= this.#capacity) this.#evict()
-    const slice = sliceOf(offset, bytes)
+    const slice = tableSlice(offset, bytes)
     this.#slices.set(offset, slice)
     return slice
   }
@@ -171,7 +176,8 @@ export class TableCache {
   }
 }
 
-function sliceOf(offset: number, bytes: Uint8Array): TableSlice {
+/** A clean slice over `bytes`, which it does not copy. */
+export function tableSlice(offset: number, bytes: Uint8Array): TableSlice {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   return { offset, bytes, view, dirtyFrom: 0, dirtyTo: 0, used: true }
 }
