@@ -2,6 +2,7 @@
 
 import { roundDown } from '../../base/bytes.ts'
 import { type BlockDevice, compare } from '../../block/index.ts'
+import { readableDevice } from '../../chain/index.ts'
 import { defineCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { blame } from '../exit.ts'
@@ -82,8 +83,14 @@ export const command = defineCommand({
       { percent: options.progress, quiet: options.quiet, label: 'compare' },
       async (onProgress) => {
         const work = { signal: context.signal, onProgress }
-        const a = new BlamingDevice(chainA.device, { subject: nameA, status: STATUS })
-        const b = new BlamingDevice(chainB.device, { subject: nameB, status: STATUS })
+        const a = new BlamingDevice(await readableDevice(chainA), {
+          subject: nameA,
+          status: STATUS,
+        })
+        const b = new BlamingDevice(await readableDevice(chainB), {
+          subject: nameB,
+          status: STATUS,
+        })
         if (options.strict) {
           return compareStrictly(
             { chain: chainA, device: a },

@@ -20,6 +20,7 @@ import {
   joinPath,
   parseLocation,
   protocolOf,
+  readableDevice,
   type Unchanged,
 } from '../../chain/index.ts'
 import type { Qcow2Image } from '../../qcow2/index.ts'
@@ -156,9 +157,14 @@ async function openSources(
   const view = await context.about(first, () => openView(chain!, plan.snapshot))
   if (view.ofSnapshot) stack.use(view.device)
   const single = chains.length === 1 && view.device.size % 512 === 0
-  const devices = [view.device, ...chains.slice(1).map((one) => one.device)].map(
-    (device, index) => new BlamingDevice(device, { subject: names[index] ?? '' }),
-  )
+  const devices: BlamingDevice[] = []
+  for (const [index, one] of chains.entries()) {
+    const subject = names[index] ?? ''
+    const device = view.ofSnapshot
+      ? view.device
+      : await context.about(subject, () => readableDevice(one))
+    devices.push(new BlamingDevice(device, { subject }))
+  }
   const joined = single ? devices[0]! : new JoinedDevice(devices)
   const device = options.salvage ? salvaged(joined, context, options.quiet) : joined
   const bitmaps = options.bitmaps

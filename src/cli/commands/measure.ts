@@ -1,8 +1,8 @@
 /** `measure`: how much space an image would take in another format. */
 
 import { UsageError } from '../../base/errors.ts'
-import type { BlockDevice, Extent } from '../../block/index.ts'
-import { type Chain, mapChain } from '../../chain/index.ts'
+import type { BlockDevice } from '../../block/index.ts'
+import { type Chain, readableDevice } from '../../chain/index.ts'
 import { luksHeaderLength, type Measurement, measureQcow2, measureRaw } from '../../qcow2/index.ts'
 import { defineCommand } from '../command.ts'
 import type { Context } from '../context.ts'
@@ -90,8 +90,8 @@ export const command = defineCommand({
       const chain = stack.use(await openSource(context, file, options))
       const view = await context.about(file, () => openView(chain, snapshot))
       if (view.ofSnapshot) stack.use(view.device)
-      const device = new BlamingDevice(view.device, { subject: file })
-      source = { device: view.ofSnapshot ? device : withMap(device, chain), chain }
+      const device = view.ofSnapshot ? view.device : await readableDevice(chain)
+      source = { device: new BlamingDevice(device, { subject: file }), chain }
     }
     const values = readCreateValues(format, options.lists)
     const found = await measure({ format, values, size, source }, context)
@@ -103,23 +103,6 @@ export const command = defineCommand({
 interface Source {
   readonly device: Pick<BlockDevice, 'size' | 'extents'>
   readonly chain: Chain
-}
-
-const LONGEST_LIST = 65536
-
-/** The extents as the map of the chain has them: it knows of clusters that were set aside and never written. */
-function withMap(device: BlockDevice, chain: Chain): Source['device'] {
-  return {
-    size: device.size,
-    extents: async (offset, length) => {
-      const list: Extent[] = []
-      for await (const { start, length: size, data, zero } of mapChain(chain, offset, length)) {
-        list.push({ offset: start, length: size, kind: data && !zero ? 'data' : 'hole' })
-        if (list.length >= LONGEST_LIST) break
-      }
-      return list
-    },
-  }
 }
 
 function conflict(message: string): UsageError {
