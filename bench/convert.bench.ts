@@ -31,7 +31,6 @@ export const convertBench: Bench = {
       yield row('qcow2', 'qcow2')
       if (content !== 'mixed') continue
       yield row('raw', 'qcow2', 'flushed')
-      yield row('raw', 'qcow2', 'cold')
       yield row('qcow2', 'raw', 'cold')
     }
   },

@@ -21,7 +21,7 @@ import {
 import { BENCHES, runBench, withTools } from './run.ts'
 
 const DIST = fileURLToPath(new URL('../dist/', import.meta.url))
-const PAIRS = 4
+const PAIRS = 3
 
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
