@@ -6,7 +6,7 @@
 import { join } from 'node:path'
 import { type Bench, type Setting, scaled, sizeText } from './bench.ts'
 import { cowpoint, plainCopy, plainRead, qemuImg, verifySame } from './commands.ts'
-import { copySparse, makeMapped, settle, writeRawDisk } from './inputs.ts'
+import { copySparse, makeMapped, settle, warmMemory, writeRawDisk } from './inputs.ts'
 import { WRITTEN } from './operations.ts'
 import type { Comparison } from './pairs.ts'
 
@@ -65,6 +65,8 @@ function removal(
   const around = (side: string, name: string) => ({
     prepare() {
       setting.tools.tool(`cp -r --sparse=auto --reflink=never chain ${side}`)
+      settle(setting)
+      warmMemory(setting, size / 4)
     },
     leaves: [side],
     verify: () => verifySame(setting, 'expected.raw', `${side}/${name}`, 'qcow2'),

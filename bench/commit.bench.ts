@@ -3,7 +3,7 @@
 import { join } from 'node:path'
 import { type Bench, type Setting, scaled, scaledCount, sizeText } from './bench.ts'
 import { cowpoint, plainCopy, qemuImg, verifySame } from './commands.ts'
-import { copySparse, settle, writeRawDisk } from './inputs.ts'
+import { copySparse, settle, warmMemory, writeRawDisk } from './inputs.ts'
 import { WRITTEN } from './operations.ts'
 import type { Comparison } from './pairs.ts'
 
@@ -47,6 +47,7 @@ function comparison(setting: Setting, size: number, format: string): Comparison 
     prepare() {
       copySparse(setting, `base.${format}`, `${side}-base.${format}`)
       copySparse(setting, `keep/${side}-${format}.qcow2`, `${side}.qcow2`)
+      warmMemory(setting, size / 4)
     },
     leaves: [`${side}-base.${format}`, `${side}.qcow2`],
     verify() {

@@ -8,7 +8,7 @@ import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Bench, type Setting, scaled, sizeText } from './bench.ts'
 import { cowpoint, plainCopy, removing, verifySame } from './commands.ts'
-import { copySparse, settle, writeRawDisk } from './inputs.ts'
+import { copySparse, settle, warmMemory, writeRawDisk } from './inputs.ts'
 import type { Comparison, Contender } from './pairs.ts'
 
 const MIB = 1024 * 1024
@@ -41,7 +41,10 @@ function comparison(setting: Setting, size: number, snapshots: readonly string[]
     for (const name of snapshots) tools.qemuImg(`snapshot -c ${name} ${input}`)
   }
   const around = (name: string) => ({
-    prepare: () => copySparse(setting, input, name),
+    prepare() {
+      copySparse(setting, input, name)
+      warmMemory(setting, size / 2)
+    },
     clear: removing(setting, name),
     verify() {
       verifySame(setting, 'expected.raw', name, 'qcow2')

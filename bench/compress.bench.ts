@@ -3,7 +3,7 @@
 import { join } from 'node:path'
 import { type Bench, type Setting, scaled, sizeText } from './bench.ts'
 import { cowpoint, otherTool, qemuImg, verifySame } from './commands.ts'
-import { programBytes, settle, writeRawDisk } from './inputs.ts'
+import { programBytes, settle, warmMemory, writeRawDisk } from './inputs.ts'
 import type { Comparison } from './pairs.ts'
 
 /** The job `compress`. */
@@ -44,6 +44,7 @@ interface Row {
 function comparison(setting: Setting, row: Row): Comparison {
   const { job, size, words, expected, format } = row
   const around = (out: string) => ({
+    prepare: () => warmMemory(setting, size / 2),
     leaves: [out],
     verify: () => verifySame(setting, expected, out, format),
   })

@@ -3,7 +3,7 @@
 import { join } from 'node:path'
 import { type Bench, type Setting, scaled, sizeText } from './bench.ts'
 import { cowpoint, otherTool, qemuImg, verifySame } from './commands.ts'
-import { CONTENT_TEXTS, type Content, settle, writeRawDisk } from './inputs.ts'
+import { CONTENT_TEXTS, type Content, SHARES, settle, warmMemory, writeRawDisk } from './inputs.ts'
 import type { Comparison } from './pairs.ts'
 
 /** What each row may be slowed by; `cached` is what the others differ from. */
@@ -52,6 +52,8 @@ function comparison(setting: Setting, row: Row): Comparison {
     // Drops what the page cache holds of the file.
     if (medium === 'cold')
       setting.tools.tool(`dd if=disk.${from} iflag=nocache count=0 status=none`)
+    // What a cold source is read into is wanted too.
+    warmMemory(setting, size * SHARES[content].data * (medium === 'cold' ? 2 : 1))
   }
   const around = (out: string) => ({
     ...{ prepare, leaves: [out] },

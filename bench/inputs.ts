@@ -1,6 +1,6 @@
 /** Makes the disks that the benches work on, always the same ones, and says what they hold. Not timed. */
 
-import { closeSync, ftruncateSync, openSync, readSync, statSync, writeSync } from 'node:fs'
+import { closeSync, ftruncateSync, openSync, readSync, rmSync, statSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Setting } from './bench.ts'
 
@@ -57,11 +57,12 @@ export function checkStamp(bytes: Buffer, at: number, offset: number): void {
 export type Content = 'data' | 'mixed' | 'sparse'
 
 /** The shares of data and of written zeroes; the rest is holes. All in runs of up to 4 MiB. */
-const SHARES: Readonly<Record<Content, { readonly data: number; readonly zeroes: number }>> = {
-  data: { data: 1, zeroes: 0 },
-  mixed: { data: 0.5, zeroes: 0.25 },
-  sparse: { data: 0.05, zeroes: 0 },
-}
+export const SHARES: Readonly<Record<Content, { readonly data: number; readonly zeroes: number }>> =
+  {
+    data: { data: 1, zeroes: 0 },
+    mixed: { data: 0.5, zeroes: 0.25 },
+    sparse: { data: 0.05, zeroes: 0 },
+  }
 
 /** A content in words. */
 export const CONTENT_TEXTS: Readonly<Record<Content, string>> = {
@@ -73,6 +74,19 @@ export const CONTENT_TEXTS: Readonly<Record<Content, string>> = {
 /** Waits until the inputs are on the disk: else they are written while something is measured, and cannot leave the page cache. */
 export function settle({ tools, folder }: Setting): void {
   tools.tool(`sync -f ${folder}`)
+}
+
+/**
+ * Takes as much memory as a run wants for what it writes, and gives it back. A host of virtual machines takes free memory away, and
+ * getting that again may cost more than the copy that is measured; so both sides find some that is there.
+ */
+export function warmMemory({ folder }: Setting, length: number): void {
+  const path = join(folder, 'warm')
+  const file = openSync(path, 'w')
+  const bytes = Buffer.alloc(MIB)
+  for (let at = 0; at < length; at += MIB) writeSync(file, bytes, 0, MIB, at)
+  closeSync(file)
+  rmSync(path)
 }
 
 /** Writes a raw disk whose data is `template` again and again, whole MiB, a stamp in each block. */

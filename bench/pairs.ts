@@ -67,9 +67,12 @@ export interface Outcome {
   readonly verifiedCount: number
 }
 
+/** How often the limit is measured. */
+const LIMIT_ROUNDS = 2
+
 /**
  * Runs `pairCount` pairs, after rounds that are verified but not counted: they warm caches and compilers, and show how much memory
- * it takes, as looking at it would disturb those that count. The limit, which nobody is compared with, runs with every other pair.
+ * it takes, as looking at it would disturb those that count. The limit, which nobody is compared with, runs with the first pairs only.
  */
 export async function runPairs(comparison: Comparison, pairCount: number): Promise<Outcome> {
   const { ours, limit } = comparison
@@ -78,7 +81,7 @@ export async function runPairs(comparison: Comparison, pairCount: number): Promi
   for (let round = 0; round < pairCount; round++) {
     // Whoever comes second finds a busier disk: that takes turns too.
     const order = round % 2 === 0 ? [theirs, ours] : [ours, theirs]
-    if (limit !== undefined && round % 2 === 0) order.push(limit)
+    if (limit !== undefined && round < LIMIT_ROUNDS) order.push(limit)
     for (const contender of order) await rounds.run(contender)
   }
   const mine = rounds.times(ours)

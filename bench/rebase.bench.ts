@@ -3,7 +3,7 @@
 import { join } from 'node:path'
 import { type Bench, type Setting, scaled, sizeText } from './bench.ts'
 import { cowpoint, plainRead, qemuImg, verifySame } from './commands.ts'
-import { copySparse, settle, writeRawDisk } from './inputs.ts'
+import { copySparse, settle, warmMemory, writeRawDisk } from './inputs.ts'
 import { WRITTEN } from './operations.ts'
 import type { Comparison } from './pairs.ts'
 
@@ -27,14 +27,27 @@ export const rebaseBench: Bench = {
     write(16 * CLUSTER, 'top.qcow2')
     tools.qemuImg('convert -f qcow2 -O raw top.qcow2 expected.raw')
     settle(setting)
-    yield comparison(setting, size, '-b new.qcow2 -F qcow2', 'rebase, an eighth differs')
-    yield comparison(setting, size, '-b ', 'rebase to nothing')
+    const rows = [
+      { base: '-b new.qcow2 -F qcow2', written: size / 8, job: 'rebase, an eighth differs' },
+      { base: '-b ', written: size, job: 'rebase to nothing' },
+    ]
+    for (const row of rows) yield comparison(setting, size, row)
   },
 }
 
-function comparison(setting: Setting, size: number, base: string, job: string): Comparison {
+interface Row {
+  readonly job: string
+  readonly base: string
+  /** Bytes that it stores. */
+  readonly written: number
+}
+
+function comparison(setting: Setting, size: number, { job, base, written }: Row): Comparison {
   const around = (name: string) => ({
-    prepare: () => copySparse(setting, 'top.qcow2', name),
+    prepare() {
+      copySparse(setting, 'top.qcow2', name)
+      warmMemory(setting, written)
+    },
     leaves: [name],
     verify: () => verifySame(setting, 'expected.raw', name, 'qcow2'),
   })
