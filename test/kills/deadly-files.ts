@@ -4,6 +4,7 @@
  */
 
 import { writeFileSync } from 'node:fs'
+import { roundDown } from '../../src/base/bytes.ts'
 import { lockRunner } from '../../src/native/index.ts'
 import type { FileSystem, OpenFile } from '../../src/storage/files.ts'
 import { createNodeFiles } from '../../src/storage/node-files.ts'
@@ -36,6 +37,8 @@ function operation<T>(work: () => T, half?: () => unknown): T {
   return result
 }
 
+const SECTOR_SIZE = 512
+
 const FILE_OPERATIONS = [
   ...['writeSync', 'write', 'truncate', 'sync', 'punchHole', 'zeroRange', 'reserve', 'copyRange'],
   ...['shareRange', 'lock', 'close'],
@@ -61,8 +64,10 @@ function halfOf(name: string, args: readonly unknown[], target: object): (() => 
   if (name !== 'write' && name !== 'writeSync') return undefined
   const [source, position] = args as [Uint8Array, number]
   const file = Object.getPrototypeOf(target) as OpenFile
+  // No kill tears a sector: the kernel takes bytes by the page.
+  const end = roundDown(position + Math.floor(source.length / 2), SECTOR_SIZE)
   return () => {
-    file.writeSync.call(target, source.subarray(0, source.length / 2), position)
+    if (end > position) file.writeSync.call(target, source.subarray(0, end - position), position)
   }
 }
 
