@@ -47,7 +47,7 @@ export {
   type SkippedFile,
 } from './folder-scan.ts'
 export { Gate, type GateOptions, type GateRequest } from './gate.ts'
-export { readableDevice } from './hollow-device.ts'
+export { holeAwareDevice } from './hole-aware-device.ts'
 export type { HostCopySource } from './host-copy.ts'
 export { type Inspection, type InspectOptions, inspect } from './inspect.ts'
 export { JoinedDevice } from './joined-device.ts'

@@ -8,7 +8,7 @@ import {
   type DigestAlgorithm,
   SliceDevice,
 } from '../../block/index.ts'
-import { type Chain, readableDevice } from '../../chain/index.ts'
+import { type Chain, holeAwareDevice } from '../../chain/index.ts'
 import { defineCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { choice, humanOrJson, type OptionValues, text, toggle } from '../options.ts'
@@ -115,7 +115,7 @@ async function digestOf(
 /** A raw disk counts in sectors; its file may end before, and that is what others hash. */
 async function exactDevice(chain: Chain): Promise<BlockDevice> {
   const { active } = chain
-  const device = await readableDevice(chain)
+  const device = await holeAwareDevice(chain)
   if (active.format !== 'raw' || active.file !== active.hostFile) return device
   const { kind, size } = await active.hostFile.stat()
   return kind === 'file' && size < device.size ? new SliceDevice(device, { size }) : device

@@ -2,7 +2,7 @@
 
 import { roundDown } from '../../base/bytes.ts'
 import { type BlockDevice, compare } from '../../block/index.ts'
-import { readableDevice } from '../../chain/index.ts'
+import { holeAwareDevice } from '../../chain/index.ts'
 import { defineCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { blame } from '../exit.ts'
@@ -83,11 +83,11 @@ export const command = defineCommand({
       { percent: options.progress, quiet: options.quiet, label: 'compare' },
       async (onProgress) => {
         const work = { signal: context.signal, onProgress }
-        const a = new BlamingDevice(await readableDevice(chainA), {
+        const a = new BlamingDevice(await holeAwareDevice(chainA), {
           subject: nameA,
           status: STATUS,
         })
-        const b = new BlamingDevice(await readableDevice(chainB), {
+        const b = new BlamingDevice(await holeAwareDevice(chainB), {
           subject: nameB,
           status: STATUS,
         })

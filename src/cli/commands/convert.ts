@@ -15,12 +15,12 @@ import {
   fingerprintOf,
   folderOf,
   type HostCopySource,
+  holeAwareDevice,
   type ImageLayout,
   JoinedDevice,
   joinPath,
   parseLocation,
   protocolOf,
-  readableDevice,
   type Unchanged,
 } from '../../chain/index.ts'
 import type { Qcow2Image } from '../../qcow2/index.ts'
@@ -162,7 +162,7 @@ async function openSources(
     const subject = names[index] ?? ''
     const device = view.ofSnapshot
       ? view.device
-      : await context.about(subject, () => readableDevice(one))
+      : await context.about(subject, () => holeAwareDevice(one))
     devices.push(new BlamingDevice(device, { subject }))
   }
   const joined = single ? devices[0]! : new JoinedDevice(devices)

@@ -2,7 +2,7 @@
 
 import { UsageError } from '../../base/errors.ts'
 import type { BlockDevice } from '../../block/index.ts'
-import { type Chain, readableDevice } from '../../chain/index.ts'
+import { type Chain, holeAwareDevice } from '../../chain/index.ts'
 import { luksHeaderLength, type Measurement, measureQcow2, measureRaw } from '../../qcow2/index.ts'
 import { defineCommand } from '../command.ts'
 import type { Context } from '../context.ts'
@@ -90,7 +90,7 @@ export const command = defineCommand({
       const chain = stack.use(await openSource(context, file, options))
       const view = await context.about(file, () => openView(chain, snapshot))
       if (view.ofSnapshot) stack.use(view.device)
-      const device = view.ofSnapshot ? view.device : await readableDevice(chain)
+      const device = view.ofSnapshot ? view.device : await holeAwareDevice(chain)
       source = { device: new BlamingDevice(device, { subject: file }), chain }
     }
     const values = readCreateValues(format, options.lists)

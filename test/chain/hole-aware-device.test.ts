@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
 import type { BlockDevice } from '../../src/block/index.ts'
-import { openChain, readableDevice } from '../../src/chain/index.ts'
+import { holeAwareDevice, openChain } from '../../src/chain/index.ts'
 import { describeWithQemu, qemuImgOk, qemuIoOk } from '../support/qemu.ts'
 import { suiteFolder } from '../support/temp.ts'
 
@@ -31,7 +31,7 @@ describeWithQemu('clusters that were set aside and never written', () => {
     await qemuIoOk(top, ['write -P 2 8M 128k', 'write -z 4M 4k'])
     await using chain = await openChain(base)
     expect(await dataOf(chain.device)).toEqual([[0, 16 * 1024]])
-    const device = await readableDevice(chain)
+    const device = await holeAwareDevice(chain)
     expect(await dataOf(device)).toEqual([[4096, 64]])
     const bytes = new Uint8Array(MIB)
     await device.read(4 * MIB - 4096, bytes)
@@ -40,7 +40,7 @@ describeWithQemu('clusters that were set aside and never written', () => {
     ])
     await using overlay = await openChain(top)
     // The overlay's cluster at 4 MiB holds the rest of the base's too.
-    expect(await dataOf(await readableDevice(overlay))).toEqual([
+    expect(await dataOf(await holeAwareDevice(overlay))).toEqual([
       [4096, 64],
       [8192, 128],
     ])
@@ -52,6 +52,6 @@ describeWithQemu('a disk whose clusters were all written', () => {
     const path = join(suiteFolder(), 'disk.qcow2')
     await qemuImgOk(['create', '-q', '-f', 'qcow2', path, '4M'])
     await using chain = await openChain(path)
-    expect(await readableDevice(chain)).toBe(chain.device)
+    expect(await holeAwareDevice(chain)).toBe(chain.device)
   })
 })

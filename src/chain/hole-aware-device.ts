@@ -11,15 +11,15 @@ import type { Chain } from './chain.ts'
 import { heldParts } from './merge.ts'
 import { hasUnwrittenClusters } from './preallocation.ts'
 
-/** What `chain` reads as, for reading only and as long as nobody writes to it; where no layer is hollow, its device itself. */
-export async function readableDevice(chain: Chain): Promise<BlockDevice> {
+/** What `chain` reads as, for reading only and as long as nobody writes to it; where no layer has unwritten clusters, its device itself. */
+export async function holeAwareDevice(chain: Chain): Promise<BlockDevice> {
   for (const layer of chain.layers) {
-    if (await hasUnwrittenClusters(layer)) return new HollowDevice(chain)
+    if (await hasUnwrittenClusters(layer)) return new HoleAwareDevice(chain)
   }
   return chain.device
 }
 
-class HollowDevice extends SliceDevice {
+class HoleAwareDevice extends SliceDevice {
   readonly #device: BlockDevice
   readonly #parts: PartSource
 
